@@ -1,0 +1,4 @@
+//! Baler.
+pub mod error;
+
+pub use error::{Error, ErrorKind, Result};
