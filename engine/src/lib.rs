@@ -1,4 +1,36 @@
-//! Baler.
+//! Baler: objects and records in, counted and verified compressed documents out.
+//!
+//! # The tour of one row
+//!
+//! 1. `sql/compress.sql`: the statement; [`statement`] plans it.
+//! 2. [`connector::blob`]: DDL → `BlobSpec`; the provider lists objects once and cuts them into splits.
+//! 3. [`connector::sink`]: INSERT → [`connector::write::WriteExec`] over the query; columns are checked. Planning ends.
+//! 4. [`connector::blob::read`]: object bytes → blocks, read ahead on the I/O runtime.
+//! 5. [`connector::blob::chunk`], [`connector::blob::scan`]: blocks → chunks → `RecordBatch` *(a row is a slice of columns)*.
+//! 6. [`function::zlib`]: column in, column out, on the CPU pool.
+//! 7. [`connector::document`]: one match on the Arrow type → BSON *(a row is a document)*.
+//! 8. [`connector::batch`]: documents → batches under the sink's limits.
+//! 9. [`connector::mongodb::write`] or [`connector::bson::write`]: send, wait for the acknowledgement.
+//! 10. [`connector::receipt`]: one receipt a split, into the job's state; [`job::run`] commits when all are there.
+//!
+//! # Modules
+//!
+//! [`session`] assembles a session; [`statement`] plans SQL; [`connector`] holds sources and sinks; [`function`] the SQL
+//! functions; [`job`] state, driver and auditor; [`generate`] sample data; [`cli`] the command line; [`error`], [`options`],
+//! [`retry`], [`runtime`], [`store`] and [`telemetry`] serve them all.
+
+pub mod cli;
+pub mod connector;
 pub mod error;
+pub mod function;
+pub mod generate;
+pub mod job;
+pub mod options;
+pub mod retry;
+pub mod runtime;
+pub mod session;
+pub mod statement;
+pub mod store;
+pub mod telemetry;
 
 pub use error::{Error, ErrorKind, Result};

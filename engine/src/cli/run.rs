@@ -1,0 +1,130 @@
+//! `baler run`: a batch job from a SQL file.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Args;
+use datafusion::execution::context::SessionContext;
+use datafusion::logical_expr::{DmlStatement, LogicalPlan};
+use serde::Serialize;
+
+use super::progress::show_progress;
+use super::{Output, print_json, print_line, stop_signal};
+use crate::error::{Error, Result};
+use crate::job::JobRef;
+use crate::job::run::{Job, Outcome};
+use crate::job::state::Commit;
+use crate::options::format_bytes;
+use crate::session::local_session;
+use crate::statement;
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// The statements; the last one is an INSERT into a MONGODB or BSON table.
+    file: PathBuf,
+    /// Name of the job; the file's name if not given.
+    #[arg(long, env = "BALER_JOB")]
+    job: Option<String>,
+    /// Folder or bucket for the state of all jobs.
+    #[arg(long, env = "BALER_STATE", default_value = "./baler-state")]
+    state: String,
+    /// A value for `${KEY}` in the file.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// A finished run, for machines.
+#[derive(Debug, Serialize)]
+struct RunResult<'a> {
+    #[serde(flatten)]
+    commit: &'a Commit,
+    attempt: u32,
+    written_now: u64,
+    seconds: f64,
+}
+
+pub(super) async fn run(args: RunArgs, output: Output) -> Result<ExitCode> {
+    let text = std::fs::read_to_string(&args.file)
+        .map_err(|e| Error::config(format!("cannot read {}: {e}", args.file.display())))?;
+    let variables = parse_variables(&args.set)?;
+    let name = match args.job {
+        Some(name) => name,
+        None => args.file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job").to_string(),
+    };
+    let started = Instant::now();
+    let job = prepare_job(&local_session()?, &text, &variables, JobRef::try_new(&args.state, &name)?).await?;
+    let attempt = job.attempt();
+    let outcome = tokio::select! {
+        outcome = run_job(&name, job) => outcome?,
+        signal = stop_signal() => {
+            eprintln!("stopped by {}; run the same command again to go on where job `{name}` stopped", signal?);
+            return Ok(ExitCode::from(1));
+        }
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    match output {
+        Output::Json => print_json(&RunResult { commit: &outcome.commit, attempt, written_now: outcome.written_now, seconds })?,
+        Output::Text => print_outcome(&outcome, seconds),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `KEY=VALUE` words → map.
+fn parse_variables(words: &[String]) -> Result<HashMap<String, String>> {
+    words
+        .iter()
+        .map(|word| {
+            let (key, value) = word.split_once('=').ok_or_else(|| Error::config(format!("--set {word}: write KEY=VALUE")))?;
+            Ok((key.to_string(), value.to_string()))
+        })
+        .collect()
+}
+
+/// Runs a file's statements up to its INSERT and prepares that as a job.
+pub(super) async fn prepare_job(context: &SessionContext, text: &str, variables: &HashMap<String, String>, job: JobRef) -> Result<Job> {
+    let statements = statement::parse(&statement::substitute(text, variables)?)?;
+    let whole = statements.iter().map(ToString::to_string).collect::<Vec<_>>().join(";\n");
+    let mut insert: Option<DmlStatement> = None;
+    for parsed in statements {
+        if insert.is_some() {
+            return Err(Error::config("a job file ends with its INSERT; put what follows it into a file of its own"));
+        }
+        match statement::plan(context, parsed).await? {
+            LogicalPlan::Dml(dml) => insert = Some(dml),
+            plan => {
+                context.execute_logical_plan(plan).await?.collect().await?;
+            }
+        }
+    }
+    let insert = insert.ok_or_else(|| Error::config("a job file needs an INSERT INTO a MONGODB or BSON table; use `baler sql` for queries"))?;
+    Job::prepare(context, job, &whole, insert).await
+}
+
+/// Runs a prepared job with its progress on stderr.
+pub(super) async fn run_job(name: &str, job: Job) -> Result<Outcome> {
+    let (all, done) = job.splits();
+    let (bytes, pending) = job.bytes();
+    if done > 0 {
+        eprintln!("{name}: {done} of {all} splits are done already");
+    }
+    let progress = show_progress(name, bytes, bytes - pending)?;
+    let outcome = job.run().await;
+    drop(progress);
+    outcome
+}
+
+pub(super) fn print_outcome(outcome: &Outcome, seconds: f64) {
+    let Commit { job, splits, documents, records, raw_bytes, compressed_bytes, dead_letters, .. } = &outcome.commit;
+    let ratio = *raw_bytes as f64 / (*compressed_bytes).max(1) as f64;
+    print_line(format!("job {job}: {documents} documents, {records} records, {splits} splits, {dead_letters} dead letters"));
+    if *compressed_bytes > 0 {
+        print_line(format!("  {} → {} (ratio {ratio:.2})", format_bytes(*raw_bytes), format_bytes(*compressed_bytes)));
+    }
+    if outcome.written_now == 0 {
+        print_line("  it was complete already; nothing was written");
+    } else {
+        print_line(format!("  {} documents written in {seconds:.1} s", outcome.written_now));
+    }
+}

@@ -1,0 +1,147 @@
+//! `baler sql`: queries from an argument, a file or the terminal.
+
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::csv::WriterBuilder;
+use datafusion::arrow::json::LineDelimitedWriter;
+use datafusion::arrow::util::pretty::pretty_format_batches;
+use datafusion::execution::context::SessionContext;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::collect;
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+
+use super::{print_line, stop_signal};
+use crate::error::{Error, Result};
+use crate::runtime;
+use crate::session::local_session;
+use crate::statement;
+
+#[derive(Debug, Args)]
+pub(super) struct SqlArgs {
+    /// Statements to run.
+    #[arg(short, long)]
+    command: Option<String>,
+    /// A file of statements to run.
+    #[arg(short, long)]
+    file: Option<PathBuf>,
+    /// How rows are written.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+    Csv,
+}
+
+pub(super) async fn run(args: SqlArgs) -> Result<ExitCode> {
+    let context = local_session()?;
+    let text = match (&args.command, &args.file) {
+        (Some(text), None) => text.clone(),
+        (None, Some(file)) => std::fs::read_to_string(file).map_err(|e| Error::config(format!("cannot read {}: {e}", file.display())))?,
+        (Some(_), Some(_)) => return Err(Error::config("give --command or --file, not both")),
+        (None, None) if std::io::stdin().is_terminal() => return repl(&context, args.format).await,
+        (None, None) => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).map_err(|e| Error::config(format!("cannot read the statements from stdin: {e}")))?;
+            text
+        }
+    };
+    tokio::select! {
+        ended = run_statements(&context, &text, args.format) => ended.map(|()| ExitCode::SUCCESS),
+        signal = stop_signal() => {
+            eprintln!("stopped by {}", signal?);
+            Ok(ExitCode::from(1))
+        }
+    }
+}
+
+async fn run_statements(context: &SessionContext, text: &str, format: Format) -> Result<()> {
+    let text = statement::substitute(text, &std::collections::HashMap::new())?;
+    for parsed in statement::parse(&text)? {
+        let plan = statement::plan(context, parsed).await?;
+        let is_insert = statement::is_sink_insert(&plan);
+        if let (true, LogicalPlan::Dml(insert)) = (is_insert, &plan) {
+            prepare_sink(context, insert).await?;
+        }
+        let frame = context.execute_logical_plan(plan).await?;
+        let schema = frame.schema().as_arrow().clone();
+        let (plan, task) = (frame.create_physical_plan().await?, context.task_ctx());
+        let rows = runtime::spawn_cpu(async move { collect(plan, task).await })?.join().await??;
+        if !schema.fields().is_empty() {
+            print_rows(&rows, format)?;
+        }
+    }
+    Ok(())
+}
+
+async fn prepare_sink(context: &SessionContext, insert: &datafusion::logical_expr::DmlStatement) -> Result<()> {
+    let provider = datafusion::datasource::source_as_provider(&insert.target)?;
+    if let Some(sink) = provider.downcast_ref::<crate::connector::sink::SinkTable>() {
+        let (spec, env) = (sink.spec.clone(), context.runtime_env());
+        runtime::spawn_io(async move { spec.prepare(&env).await })?.join().await??;
+    }
+    Ok(())
+}
+
+fn print_rows(rows: &[RecordBatch], format: Format) -> Result<()> {
+    let failed = |e: datafusion::arrow::error::ArrowError| Error::internal("rows cannot be shown").with_source(e);
+    let mut text = Vec::new();
+    match format {
+        Format::Table => {
+            print_line(pretty_format_batches(rows).map_err(failed)?);
+            return Ok(());
+        }
+        Format::Json => {
+            let mut writer = LineDelimitedWriter::new(&mut text);
+            rows.iter().try_for_each(|batch| writer.write(batch)).and_then(|()| writer.finish()).map_err(failed)?;
+        }
+        Format::Csv => {
+            let mut writer = WriterBuilder::new().with_header(true).build(&mut text);
+            rows.iter().try_for_each(|batch| writer.write(batch)).map_err(failed)?;
+        }
+    }
+    let text = String::from_utf8_lossy(&text);
+    if !text.is_empty() {
+        print_line(text.trim_end_matches('\n'));
+    }
+    Ok(())
+}
+
+/// Reads statements, each ended by `;`, until `\q` or the end of input. An error ends its statement, not the session.
+async fn repl(context: &SessionContext, format: Format) -> Result<ExitCode> {
+    let failed = |e: ReadlineError| Error::internal("cannot read from the terminal").with_source(e);
+    let mut editor = DefaultEditor::new().map_err(failed)?;
+    let mut pending = String::new();
+    loop {
+        let prompt = if pending.is_empty() { "baler> " } else { "    -> " };
+        match editor.readline(prompt) {
+            Ok(line) if pending.is_empty() && matches!(line.trim(), "\\q" | "exit" | "quit") => return Ok(ExitCode::SUCCESS),
+            Ok(line) => {
+                pending.push_str(&line);
+                pending.push('\n');
+            }
+            Err(ReadlineError::Interrupted) => pending.clear(),
+            Err(ReadlineError::Eof) => return Ok(ExitCode::SUCCESS),
+            Err(error) => return Err(failed(error)),
+        }
+        if !pending.trim_end().ends_with(';') {
+            continue;
+        }
+        let text = std::mem::take(&mut pending);
+        editor.add_history_entry(text.trim()).map_err(failed)?;
+        let started = Instant::now();
+        match run_statements(context, &text, format).await {
+            Ok(()) => eprintln!("{:.3} s", started.elapsed().as_secs_f64()),
+            Err(error) => eprintln!("error: {error}"),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! `baler verify`: the auditor's report.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Output, print_json, print_line};
+use crate::error::Result;
+use crate::job::JobRef;
+use crate::job::verify::{Report, verify};
+use crate::options::format_bytes;
+use crate::session::local_session;
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// Name of the job.
+    #[arg(long, env = "BALER_JOB")]
+    job: String,
+    /// Folder or bucket with the state of all jobs.
+    #[arg(long, env = "BALER_STATE", default_value = "./baler-state")]
+    state: String,
+    /// Decompress every document and compare it with the source, byte for byte.
+    #[arg(long)]
+    deep: bool,
+}
+
+pub(super) async fn run(args: VerifyArgs, output: Output) -> Result<ExitCode> {
+    let report = verify(&local_session()?, &JobRef::try_new(&args.state, &args.job)?, args.deep).await?;
+    match output {
+        Output::Json => print_json(&report)?,
+        Output::Text => print_report(&report),
+    }
+    Ok(ExitCode::from(u8::from(!report.is_sound())))
+}
+
+pub(super) fn print_report(report: &Report) {
+    let Report { job, splits, splits_done, documents, raw_bytes, missing, duplicate, mismatched, dead_letters, foreign, .. } = report;
+    print_line(format!("job {job}: {documents} documents hold {} of {splits_done}/{splits} splits", format_bytes(*raw_bytes)));
+    print_line(format!("  {missing} missing, {duplicate} duplicate, {mismatched} mismatched, {dead_letters} dead letters"));
+    if report.compared_bytes > 0 {
+        print_line(format!("  {} compared with the source byte for byte", format_bytes(report.compared_bytes)));
+    }
+    if *foreign > 0 {
+        print_line(format!("  {foreign} documents there belong to no split of this job"));
+    }
+    report.findings.iter().for_each(|finding| print_line(format!("  ! {finding}")));
+    print_line(if report.is_sound() { "  ✓ nothing lost, nothing doubled" } else { "  ✗ the job is not sound" });
+}

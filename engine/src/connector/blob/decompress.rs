@@ -1,0 +1,196 @@
+//! Compressed blocks → plain blocks, as a stream, in a thread of its own. Offsets count decompressed bytes.
+
+use std::io::{BufReader, Read};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::read::{Block, BlockResult, BlockShape, BlockStream};
+use crate::error::{Error, Result};
+use crate::runtime;
+
+/// How an object is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// The first bytes decide.
+    Auto,
+    /// Plain bytes.
+    None,
+    /// RFC 1952, any number of members.
+    Gzip,
+    /// RFC 8878, any number of frames.
+    Zstd,
+    /// bzip2, any number of streams.
+    Bzip2,
+    /// .xz, any number of streams.
+    Xz,
+}
+
+impl Compression {
+    /// The words of option `blob.compression`.
+    pub const WORDS: &[(&str, Self)] = &[
+        ("auto", Self::Auto),
+        ("none", Self::None),
+        ("gzip", Self::Gzip),
+        ("zstd", Self::Zstd),
+        ("bzip2", Self::Bzip2),
+        ("xz", Self::Xz),
+    ];
+
+    /// How many first bytes [`Self::from_magic`] looks at.
+    pub const MAGIC_BYTES: usize = 10;
+
+    /// What a name's suffix says; `Auto` where it says nothing.
+    pub fn from_suffix(name: &str) -> Self {
+        match name.rsplit('.').next().map(str::to_ascii_lowercase).as_deref() {
+            Some("gz" | "gzip") => Self::Gzip,
+            Some("zst" | "zstd") => Self::Zstd,
+            Some("bz2" | "bzip2") => Self::Bzip2,
+            Some("xz") => Self::Xz,
+            _ => Self::Auto,
+        }
+    }
+
+    /// What the first bytes say: the signatures of RFC 1952, RFC 8878, bzip2 (with its block signature, because `BZh` alone
+    /// could be text) and the .xz format.
+    pub fn from_magic(head: &[u8]) -> Self {
+        let is_bzip2_block = |rest: &[u8]| rest.starts_with(&[0x31, 0x41, 0x59, 0x26, 0x53, 0x59]) || rest.starts_with(&[0x17, 0x72, 0x45, 0x38, 0x50, 0x90]);
+        match head {
+            [0x1f, 0x8b, 0x08, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0x00, ..] => Self::Xz,
+            [b'B', b'Z', b'h', b'1'..=b'9', rest @ ..] if is_bzip2_block(rest) => Self::Bzip2,
+            _ => Self::None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| *word)
+    }
+
+    fn decoder<'a>(self, input: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+        let input = BufReader::with_capacity(256 << 10, input);
+        Ok(match self {
+            Self::Auto | Self::None => Box::new(input),
+            Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+            Self::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input).map_err(|e| Error::internal("starting zstd").with_source(e))?),
+            Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+            Self::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(input)),
+        })
+    }
+}
+
+/// Decodes the blocks of a whole compressed object. A corrupt stream ends in one Decode error after all that came before it.
+///
+/// # Errors
+/// Internal, when no thread can be had.
+pub fn decompress(object: String, compression: Compression, input: BlockStream, shape: BlockShape) -> Result<BlockStream> {
+    // One block waits while the next is decoded.
+    let (sender, receiver) = mpsc::channel(1);
+    runtime::spawn_blocking(move || {
+        let mut input = BlockInput { input, current: None, consumed: 0, failure: None };
+        if let Err(error) = decode_blocks(&object, compression, &mut input, shape, &sender) {
+            // A receiver that is gone has no use for the error.
+            drop(sender.blocking_send(Err(error)));
+        }
+    })
+    .map(|_runs_until_its_channel_closes| BlockStream::new(receiver))
+}
+
+fn decode_blocks(
+    object: &str,
+    compression: Compression,
+    input: &mut BlockInput,
+    shape: BlockShape,
+    sender: &mpsc::Sender<BlockResult>,
+) -> Result<()> {
+    let mut decoder = compression.decoder(&mut *input)?;
+    let mut offset = 0u64;
+    loop {
+        let mut buffer = vec![0; shape.headroom + shape.block_bytes];
+        let mut filled = shape.headroom;
+        let mut failed = None;
+        while filled < buffer.len() {
+            match decoder.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        let is_end = filled < buffer.len();
+        buffer.truncate(filled);
+        let length = (filled - shape.headroom) as u64;
+        if length > 0 && sender.blocking_send(Ok(Block { buffer, start: shape.headroom, offset })).is_err() {
+            return Ok(());
+        }
+        offset += length;
+        if let Some(cause) = failed {
+            drop(decoder);
+            return Err(input.failure.take().unwrap_or_else(|| {
+                Error::decode(format!(
+                    "{object}: the {} stream is corrupt or truncated at byte {offset} of its content (byte {} of {} as stored); \
+                     replace the object, or set blob.on_corrupt to 'dead_letter' to go on without the rest of it",
+                    compression.name(),
+                    input.consumed,
+                    "the object"
+                ))
+                .with_source(cause)
+            }));
+        }
+        if is_end {
+            return Ok(());
+        }
+    }
+}
+
+/// The compressed blocks as a `Read`, for decoders.
+struct BlockInput {
+    input: BlockStream,
+    current: Option<(Block, usize)>,
+    consumed: u64,
+    failure: Option<Error>,
+}
+
+impl Read for BlockInput {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            if let Some((block, position)) = &mut self.current {
+                let rest = &block.bytes()[*position..];
+                if !rest.is_empty() {
+                    let count = rest.len().min(out.len());
+                    out[..count].copy_from_slice(&rest[..count]);
+                    *position += count;
+                    self.consumed += count as u64;
+                    return Ok(count);
+                }
+            }
+            match self.input.blocking_next() {
+                None => return Ok(0),
+                Some(Ok(block)) => self.current = Some((block, 0)),
+                Some(Err(error)) => {
+                    self.failure = Some(error);
+                    return Err(std::io::Error::other("the object could not be read"));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suffix_and_magic_name_the_method() {
+        assert_eq!(Compression::from_suffix("a/b.JSON.GZ"), Compression::Gzip);
+        assert_eq!(Compression::from_suffix("a.b/c"), Compression::Auto);
+        assert_eq!(Compression::from_magic(b"BZh9 is not bzip2"), Compression::None);
+        assert_eq!(Compression::from_magic(&[0x1f, 0x8b, 8, 0]), Compression::Gzip);
+        assert_eq!(Compression::from_magic(b""), Compression::None);
+    }
+}

@@ -1,0 +1,156 @@
+//! The BLOB table: objects → splits → chunks. Before: a URL; after: rows of `content` with their place.
+//!
+//! - [`list`]: URL → objects → splits (planning)
+//! - [`read`]: split → blocks of bytes, ahead of the reader
+//! - [`decompress`]: compressed blocks → plain blocks
+//! - [`chunk`]: blocks → chunks that end at record boundaries
+//! - [`scan`]: chunks → `RecordBatch`es, the plan node
+
+pub mod chunk;
+pub mod decompress;
+pub mod list;
+pub mod read;
+pub mod scan;
+
+use std::sync::{Arc, LazyLock};
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::catalog::{Session, TableProvider, TableProviderFactory};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::{CreateExternalTable, Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use serde::{Deserialize, Serialize};
+
+pub use self::decompress::Compression;
+pub use self::scan::BlobScanExec;
+use super::split::{Split, split_table};
+use crate::error::{Error, Result};
+use crate::options::TableOptions;
+
+/// Columns of a BLOB table (DESIGN section 4).
+pub static BLOB_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Utf8, false),
+        Field::new("object", DataType::Utf8, false),
+        Field::new("version", DataType::Utf8, false),
+        Field::new("byte_offset", DataType::Int64, false),
+        Field::new("byte_length", DataType::Int64, false),
+        Field::new("records", DataType::Int64, false),
+        Field::new("last_modified", DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), false),
+        Field::new("content", DataType::Binary, false),
+    ]))
+});
+
+/// Where a chunk may end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Boundary {
+    /// After a line feed. Only a line longer than a chunk is cut inside.
+    Line,
+    /// Anywhere: chunks of equal size, for binary data.
+    None,
+}
+
+/// What to do about an object whose compressed stream is corrupt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnCorrupt {
+    /// Fail the job with an error that names object and offset.
+    Fail,
+    /// Keep what came before, name the rest in the dead letters and go on.
+    DeadLetter,
+}
+
+/// Description of a BLOB table; holds no client and no secret, so it may travel in a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobSpec {
+    /// Object, prefix (ends with `/`) or glob, as the user wrote it.
+    pub location: String,
+    /// Bytes of one split; 128 MiB as Spark and HDFS have it: large enough to amortise a task, small enough to retry.
+    pub split_bytes: u64,
+    /// Raw bytes of one chunk and so of one document; 1 MiB is where zlib's ratio stops growing.
+    pub chunk_bytes: u64,
+    /// Where chunks may end.
+    pub boundary: Boundary,
+    /// How objects are compressed; `Auto` looks at suffix and first bytes.
+    pub compression: Compression,
+    /// What to do about a corrupt one.
+    pub on_corrupt: OnCorrupt,
+}
+
+/// A chunk must fit into one document (16 MiB) with its metadata even where it does not compress.
+const CHUNK_BYTES_MAX: u64 = 15 << 20;
+
+impl BlobSpec {
+    /// Reads location and options of a `CREATE EXTERNAL TABLE … STORED AS BLOB`.
+    ///
+    /// # Errors
+    /// Config, for an unknown option or a bad value.
+    pub fn try_new(location: &str, options: &std::collections::HashMap<String, String>) -> Result<Self> {
+        let mut options = TableOptions::try_new("blob", options)?;
+        let spec = Self {
+            location: location.to_string(),
+            split_bytes: options.take_bytes("split_size", 128 << 20, 1, 1 << 40)?,
+            chunk_bytes: options.take_bytes("chunk_size", 1 << 20, 1, CHUNK_BYTES_MAX)?,
+            boundary: options.take_choice("boundary", Boundary::Line, &[("line", Boundary::Line), ("none", Boundary::None)])?,
+            compression: options.take_choice("compression", Compression::Auto, Compression::WORDS)?,
+            on_corrupt: options.take_choice("on_corrupt", OnCorrupt::Fail, &[("fail", OnCorrupt::Fail), ("dead_letter", OnCorrupt::DeadLetter)])?,
+        };
+        options.finish()?;
+        crate::store::split_url(location)?;
+        Ok(spec)
+    }
+}
+
+/// Makes BLOB tables for `CREATE EXTERNAL TABLE`.
+#[derive(Debug)]
+pub struct BlobTableFactory;
+
+#[async_trait]
+impl TableProviderFactory for BlobTableFactory {
+    async fn create(&self, _session: &dyn Session, command: &CreateExternalTable) -> DataFusionResult<Arc<dyn TableProvider>> {
+        let [location] = command.locations.as_slice() else {
+            return Err(Error::config("a BLOB table has one LOCATION; use a glob to name several objects").into());
+        };
+        if !command.schema.fields().is_empty() {
+            return Err(Error::config("a BLOB table has fixed columns; leave the column list out").into());
+        }
+        Ok(Arc::new(BlobTable { spec: BlobSpec::try_new(location, &command.options)?, splits: None }))
+    }
+}
+
+/// Objects as a table. A job pins the splits which are still to be done; otherwise each scan lists.
+#[derive(Debug)]
+pub struct BlobTable {
+    /// What the table reads.
+    pub spec: BlobSpec,
+    /// The splits to read, where a job has fixed them.
+    pub splits: Option<Vec<Split>>,
+}
+
+#[async_trait]
+impl TableProvider for BlobTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&BLOB_SCHEMA)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let splits = match &self.splits {
+            Some(pinned) => pinned.clone(),
+            None => list::list_splits(session.runtime_env(), &self.spec).await?,
+        };
+        let leaf = split_table(&splits, session.config().target_partitions())?;
+        Ok(Arc::new(BlobScanExec::try_new(leaf, self.spec.clone(), projection.cloned())?))
+    }
+}

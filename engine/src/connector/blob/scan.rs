@@ -1,0 +1,268 @@
+//! The plan node which turns split rows into chunk rows. Before: one row per split; after: `RecordBatch`es of [`BLOB_SCHEMA`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMillisecondArray};
+use datafusion::arrow::buffer::OffsetBuffer;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+use super::chunk::{ChunkRun, Chunker};
+use super::decompress::decompress;
+use super::read::{BlockShape, BlockStream, read_range};
+use super::{BLOB_SCHEMA, BlobSpec, Boundary, Compression, OnCorrupt};
+use crate::connector::split::{Split, digest_id, splits_in};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::dead_letter::{DeadLetter, DeadLetterLog};
+use crate::runtime;
+use crate::store::{Location, locate};
+use crate::telemetry::COUNTERS;
+
+/// Raw bytes of one batch. Large enough that choosing the encoder's effort from a sample of each batch costs little; small
+/// enough that a core's reader, compressor and writer together stay below 64 MiB.
+const BATCH_BYTES: usize = 16 << 20;
+
+/// Reads the splits of its input, one after the other, and yields their chunks.
+#[derive(Debug, Clone)]
+pub struct BlobScanExec {
+    input: Arc<dyn ExecutionPlan>,
+    spec: BlobSpec,
+    projection: Option<Vec<usize>>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+    dead_letters: Option<DeadLetterLog>,
+}
+
+impl BlobScanExec {
+    /// A reader over a split table; `projection` picks columns of [`BLOB_SCHEMA`].
+    ///
+    /// # Errors
+    /// DataFusion's, when a projected column does not exist.
+    pub fn try_new(input: Arc<dyn ExecutionPlan>, spec: BlobSpec, projection: Option<Vec<usize>>) -> DataFusionResult<Self> {
+        let schema = match &projection {
+            Some(columns) => Arc::new(BLOB_SCHEMA.project(columns)?),
+            None => Arc::clone(&BLOB_SCHEMA),
+        };
+        let partitions = Partitioning::UnknownPartitioning(input.output_partitioning().partition_count());
+        let properties = PlanProperties::new(EquivalenceProperties::new(schema), partitions, EmissionType::Incremental, Boundedness::Bounded);
+        Ok(Self { input, spec, projection, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new(), dead_letters: None })
+    }
+
+    /// The same reader over another input, with the same metrics, which notes what it cannot read in `dead_letters`.
+    #[must_use]
+    pub fn with_input(&self, input: Arc<dyn ExecutionPlan>, dead_letters: DeadLetterLog) -> Self {
+        Self { input, dead_letters: Some(dead_letters), ..self.clone() }
+    }
+}
+
+impl DisplayAs for BlobScanExec {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BlobSpec { location, split_bytes, chunk_bytes, boundary, compression, on_corrupt } = &self.spec;
+        write!(
+            f,
+            "BlobScanExec: location={location}, split_size={split_bytes}, chunk_size={chunk_bytes}, boundary={boundary:?}, compression={compression:?}, on_corrupt={on_corrupt:?}, projection={:?}",
+            self.schema().fields().iter().map(|field| field.name()).collect::<Vec<_>>()
+        )
+    }
+}
+
+impl ExecutionPlan for BlobScanExec {
+    fn name(&self) -> &str {
+        "BlobScanExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn apply_expressions(
+        &self,
+        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DataFusionResult<TreeNodeRecursion>,
+    ) -> DataFusionResult<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let [input] = children.as_slice() else { return Err(Error::internal("BlobScanExec has one input").into()) };
+        let mut scan = Self::try_new(Arc::clone(input), self.spec.clone(), self.projection.clone())?;
+        scan.dead_letters.clone_from(&self.dead_letters);
+        Ok(Arc::new(scan))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
+        let mut splits = self.input.execute(partition, Arc::clone(&context))?;
+        // One batch waits while the next is cut; more would only hold memory.
+        let (sender, receiver) = mpsc::channel::<DataFusionResult<RecordBatch>>(1);
+        let mut reader = SplitReader {
+            spec: self.spec.clone(),
+            schema: self.schema(),
+            projection: self.projection.clone(),
+            env: context.runtime_env(),
+            dead_letters: self.dead_letters.clone(),
+            output_rows: MetricBuilder::new(&self.metrics).output_rows(partition),
+            source_bytes: MetricBuilder::new(&self.metrics).counter("source_bytes", partition),
+            sender,
+        };
+        let task = runtime::spawn_io(async move {
+            while let Some(rows) = splits.next().await {
+                for split in splits_in(&rows?)? {
+                    if !reader.read_split(&split).await? {
+                        return Ok(());
+                    }
+                }
+            }
+            Ok::<_, DataFusionError>(())
+        })?;
+        let batches = futures::stream::unfold((receiver, Some(task)), |(mut receiver, task)| async move {
+            if let Some(batch) = receiver.recv().await {
+                return Some((batch, (receiver, task)));
+            }
+            let ended = task?.join().await.map_err(DataFusionError::from).and_then(|result| result);
+            ended.err().map(|error| (Err(error), (receiver, None)))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
+    }
+}
+
+/// What one partition's reader needs for each of its splits.
+struct SplitReader {
+    spec: BlobSpec,
+    schema: SchemaRef,
+    projection: Option<Vec<usize>>,
+    env: Arc<RuntimeEnv>,
+    dead_letters: Option<DeadLetterLog>,
+    output_rows: Count,
+    source_bytes: Count,
+    sender: mpsc::Sender<DataFusionResult<RecordBatch>>,
+}
+
+impl SplitReader {
+    /// Sends the batches of one split; `false` when nobody listens any more.
+    async fn read_split(&mut self, split: &Split) -> Result<bool> {
+        let chunk_bytes = self.spec.chunk_bytes as usize;
+        let shape = BlockShape { headroom: chunk_bytes, block_bytes: BATCH_BYTES.max(chunk_bytes) };
+        let location = locate(&self.env, &split.object)?;
+        // One byte earlier tells whether a line starts at the split's first byte.
+        let from = if self.spec.boundary == Boundary::Line { split.start.saturating_sub(1) } else { split.start };
+        let (mut blocks, compression) = open_split(location, split, from, shape).await?;
+        let end = if compression == Compression::None { split.end } else { u64::MAX };
+        let mut chunker = Chunker::new(self.spec.boundary, chunk_bytes, split.start, end);
+        while !chunker.is_done() {
+            match blocks.next().await {
+                Some(Ok(block)) => {
+                    if let Some(run) = chunker.push(block)
+                        && !self.send(split, run).await?
+                    {
+                        return Ok(false);
+                    }
+                }
+                Some(Err(error)) if error.kind() == ErrorKind::Decode && self.spec.on_corrupt == OnCorrupt::DeadLetter => {
+                    let log = self.dead_letters.as_ref().ok_or_else(|| {
+                        Error::config("blob.on_corrupt = 'dead_letter' needs a job: use `baler run`, which keeps dead letters in the job's state")
+                    })?;
+                    log.add(DeadLetter::rest_of_object(split, chunker.position(), error.to_string()));
+                    return Ok(true);
+                }
+                Some(Err(error)) => return Err(error),
+                None => {
+                    let rest = chunker.finish();
+                    if let Some(run) = rest
+                        && !self.send(split, run).await?
+                    {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    async fn send(&self, split: &Split, run: ChunkRun) -> Result<bool> {
+        let (rows, bytes) = (run.ends.len(), run.bytes.len());
+        let batch = self.build_batch(split, run)?;
+        self.output_rows.add(rows);
+        self.source_bytes.add(bytes);
+        COUNTERS.source_chunks.add(rows as u64);
+        COUNTERS.source_bytes.add(bytes as u64);
+        Ok(self.sender.send(Ok(batch)).await.is_ok())
+    }
+
+    /// Builds only the columns which the query uses.
+    fn build_batch(&self, split: &Split, run: ChunkRun) -> Result<RecordBatch> {
+        let rows = run.ends.len();
+        let starts = || std::iter::once(0).chain(run.ends.iter().copied()).take(rows);
+        let offsets = || starts().map(|start| run.offset + start as u64);
+        let failed = |e| Error::internal("building a batch of chunks").with_source(e);
+        let column = |index: usize| -> Result<ArrayRef> {
+            Ok(match index {
+                0 => Arc::new(StringArray::from_iter_values(offsets().map(|offset| document_id(split, offset)))),
+                1 => Arc::new(StringArray::from_iter_values((0..rows).map(|_| &split.object))),
+                2 => Arc::new(StringArray::from_iter_values((0..rows).map(|_| &split.version))),
+                3 => Arc::new(Int64Array::from_iter_values(offsets().map(|offset| offset as i64))),
+                4 => Arc::new(Int64Array::from_iter_values(starts().zip(&run.ends).map(|(start, end)| (end - start) as i64))),
+                5 => Arc::new(Int64Array::from(run.records.clone())),
+                6 => Arc::new(TimestampMillisecondArray::from_value(split.last_modified, rows).with_timezone("UTC")),
+                _ => {
+                    let ends = OffsetBuffer::from_lengths(starts().zip(&run.ends).map(|(start, end)| end - start));
+                    Arc::new(BinaryArray::try_new(ends, run.bytes.clone(), None).map_err(failed)?)
+                }
+            })
+        };
+        let wanted: Vec<usize> = self.projection.clone().unwrap_or_else(|| (0..BLOB_SCHEMA.fields().len()).collect());
+        let columns = wanted.into_iter().map(column).collect::<Result<Vec<_>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).map_err(failed)
+    }
+}
+
+/// Id of the chunk at `offset`: 32 hex digits, a pure function of object, version and offset (promise P2).
+pub fn document_id(split: &Split, offset: u64) -> String {
+    digest_id(&[&split.object, &split.version, &offset.to_string()], 32)
+}
+
+/// The plain blocks of a split from byte `from` on, and how its object turned out to be compressed.
+///
+/// # Errors
+/// As [`read_range`]; Decode when the first block cannot be had.
+pub async fn open_split(location: Location, split: &Split, from: u64, shape: BlockShape) -> Result<(BlockStream, Compression)> {
+    let mut blocks = read_range(location, split.version.clone(), from..split.end, split.size, shape)?;
+    let compression = match split.compression {
+        Compression::Auto if from == 0 => match blocks.next().await.transpose()? {
+            Some(first) => {
+                let found = Compression::from_magic(first.bytes());
+                blocks = blocks.with_first(first);
+                found
+            }
+            None => Compression::None,
+        },
+        Compression::Auto => Compression::None,
+        known => known,
+    };
+    if compression != Compression::None {
+        blocks = decompress(split.object.clone(), compression, blocks, shape)?;
+    }
+    Ok((blocks, compression))
+}

@@ -1,0 +1,88 @@
+//! Part files → documents.
+
+use std::sync::Arc;
+
+use ::bson::RawDocumentBuf;
+use bytes::BytesMut;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tokio::sync::mpsc;
+
+use super::BsonSpec;
+use crate::connector::Fields;
+use crate::error::{Error, Result, store_error};
+use crate::runtime;
+use crate::store::Location;
+
+/// MongoDB's limit of one document; a length above it means that the file is corrupt.
+const DOCUMENT_BYTES_MAX: usize = 16 << 20;
+
+/// All documents of all parts.
+pub(crate) async fn stored(spec: &BsonSpec, env: &Arc<RuntimeEnv>, _fields: Fields) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+    let folder = spec.folder(env)?;
+    let listed = folder.store.list(Some(&folder.path)).try_collect::<Vec<_>>().await;
+    let listed = listed.map_err(|e| store_error("listing", &folder.uri, &e))?;
+    let parts = listed.into_iter().filter(|meta| meta.location.filename().is_some_and(|name| spec.is_part(name)));
+    read_files(folder.clone(), parts.map(|meta| meta.location).collect())
+}
+
+/// The documents of one part.
+pub(crate) async fn fetch(spec: &BsonSpec, env: &Arc<RuntimeEnv>, part: &str) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+    let file = spec.folder(env)?.join(&spec.file_name(part));
+    let path = file.path.clone();
+    read_files(file, vec![path])
+}
+
+fn read_files(place: Location, files: Vec<Path>) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+    // Documents are at most 16 MiB, so the queue holds little.
+    let (sender, receiver) = mpsc::channel(4);
+    let task = runtime::spawn_io(async move {
+        for file in files {
+            if let Err(error) = read_file(&place.store, &file, &sender).await {
+                drop(sender.send(Err(error)).await);
+                return;
+            }
+        }
+    })?;
+    let documents = futures::stream::unfold((receiver, task), |(mut receiver, task)| async move {
+        receiver.recv().await.map(|document| (document, (receiver, task)))
+    });
+    Ok(documents.boxed())
+}
+
+async fn read_file(store: &Arc<dyn ObjectStore>, file: &Path, sender: &mpsc::Sender<Result<RawDocumentBuf>>) -> Result<()> {
+    let failed = |e: object_store::Error| store_error("reading", file.as_ref(), &e);
+    let mut body = store.get(file).await.map_err(failed)?.into_stream();
+    let (mut pending, mut position) = (BytesMut::new(), 0u64);
+    while let Some(part) = body.try_next().await.map_err(failed)? {
+        pending.extend_from_slice(&part);
+        while let Some(length) = document_length(&pending, file, position)? {
+            if pending.len() < length {
+                break;
+            }
+            let document = RawDocumentBuf::from_bytes(pending.split_to(length).to_vec());
+            let document = document.map_err(|e| Error::decode(format!("{file}: no document at byte {position}")).with_source(e));
+            position += length as u64;
+            if sender.send(document).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    if pending.is_empty() {
+        return Ok(());
+    }
+    Err(Error::decode(format!("{file}: the document at byte {position} is cut off: the file was damaged after it was written")))
+}
+
+/// The first four bytes of a document are its length, little-endian (BSON 1.1).
+fn document_length(pending: &[u8], file: &Path, position: u64) -> Result<Option<usize>> {
+    let Some(prefix) = pending.first_chunk::<4>() else { return Ok(None) };
+    let length = i32::from_le_bytes(*prefix);
+    match usize::try_from(length) {
+        Ok(length) if (5..=DOCUMENT_BYTES_MAX).contains(&length) => Ok(Some(length)),
+        _ => Err(Error::decode(format!("{file}: no document at byte {position}: its length would be {length}"))),
+    }
+}

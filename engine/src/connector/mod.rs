@@ -1,0 +1,158 @@
+//! Connectors: one folder each, and what they share.
+//!
+//! | place | holds |
+//! | --- | --- |
+//! | [`split`] | splits and the leaf of every scan |
+//! | [`blob`] | source: objects → chunks |
+//! | [`document`] | row → BSON document, and back; the one type table |
+//! | [`batch`] | documents → batches under the limits of a sink |
+//! | [`write`] | the plan node which writes, split by split |
+//! | [`receipt`] | what a finished split wrote |
+//! | [`mongodb`], [`bson`] | the two sinks |
+//!
+//! A further sink is a folder with a spec, a [`SinkWriter`] and a line in [`SinkSpec`].
+
+pub mod batch;
+pub mod blob;
+pub mod bson;
+pub mod document;
+pub mod mongodb;
+pub mod receipt;
+pub mod sink;
+pub mod split;
+pub mod write;
+
+use std::sync::Arc;
+
+use ::bson::RawDocumentBuf;
+use async_trait::async_trait;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+
+use self::batch::BatchLimits;
+use crate::error::Result;
+
+/// Description of a sink; holds no client and no secret, so it may travel in a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "format", rename_all = "lowercase")]
+pub enum SinkSpec {
+    /// A MongoDB collection.
+    Mongodb(mongodb::MongodbSpec),
+    /// A folder in mongodump's layout.
+    Bson(bson::BsonSpec),
+}
+
+/// What a reader of stored documents needs of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fields {
+    /// The fields which identify and count a document ([`receipt::DocumentFacts`]); not its payload.
+    Facts,
+    /// All fields.
+    All,
+}
+
+impl SinkSpec {
+    /// How people name the target: `mongodb://host/db.collection`, `file:///dump (db.collection)`.
+    pub fn target(&self) -> String {
+        match self {
+            Self::Mongodb(spec) => spec.target(),
+            Self::Bson(spec) => spec.target(),
+        }
+    }
+
+    /// Bounds of a batch.
+    pub fn limits(&self) -> BatchLimits {
+        match self {
+            Self::Mongodb(spec) => spec.limits(),
+            Self::Bson(spec) => spec.limits(),
+        }
+    }
+
+    /// Whether a document which the sink refuses becomes a dead letter instead of an error.
+    pub fn keeps_dead_letters(&self) -> bool {
+        match self {
+            Self::Mongodb(spec) => spec.on_error == sink::OnError::DeadLetter,
+            Self::Bson(spec) => spec.on_error == sink::OnError::DeadLetter,
+        }
+    }
+
+    /// Reaches the target and prepares it (collection, indexes, folder). Idempotent.
+    ///
+    /// # Errors
+    /// Unreachable when there is no server or no right; Config when the target cannot hold documents.
+    pub async fn prepare(&self, env: &Arc<RuntimeEnv>) -> Result<()> {
+        match self {
+            Self::Mongodb(spec) => mongodb::prepare::prepare(spec).await,
+            Self::Bson(spec) => bson::prepare(spec, env).await,
+        }
+    }
+
+    /// A writer for one part of the load. Parts of one name replace or repeat each other; parts of different names do not touch.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub async fn open(&self, env: &Arc<RuntimeEnv>, part: &str) -> Result<Box<dyn SinkWriter>> {
+        match self {
+            Self::Mongodb(spec) => Ok(Box::new(mongodb::write::MongodbWriter::open(spec).await?)),
+            Self::Bson(spec) => bson::write::open(spec, env, part).await,
+        }
+    }
+
+    /// All stored documents, in no order.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`]; the stream yields Decode where stored bytes are no documents.
+    pub async fn stored(&self, env: &Arc<RuntimeEnv>, fields: Fields) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+        match self {
+            Self::Mongodb(spec) => mongodb::read::stored(spec, fields).await,
+            Self::Bson(spec) => bson::read::stored(spec, env, fields).await,
+        }
+    }
+
+    /// The documents with these `_id`s, in no order; `part` is where one of them was written.
+    ///
+    /// # Errors
+    /// As [`Self::stored`].
+    pub async fn fetch(&self, env: &Arc<RuntimeEnv>, part: &str, ids: &[String]) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+        match self {
+            Self::Mongodb(spec) => mongodb::read::fetch(spec, ids).await,
+            Self::Bson(spec) => bson::read::fetch(spec, env, part).await,
+        }
+    }
+}
+
+/// A document which the sink will never take, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Its `_id`, as text.
+    pub id: String,
+    /// The server's or encoder's reason.
+    pub reason: String,
+}
+
+/// What a writer did.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Documents which were there already, with equal content: an earlier attempt wrote them.
+    pub already_there: u64,
+    /// Documents which were refused; only where the sink keeps dead letters.
+    pub refused: Vec<Refused>,
+}
+
+/// Writes the documents of one part. One task uses it; it keeps a bounded number of batches under way.
+#[async_trait]
+pub trait SinkWriter: Send {
+    /// Takes one batch; returns as soon as there is room for the next. Not cancel-safe: a dropped call leaves the part
+    /// unfinished, to be written again.
+    ///
+    /// # Errors
+    /// Transient after the retries are used up, Permanent or Conflict at once; perhaps for an earlier batch.
+    async fn write(&mut self, batch: batch::Batch) -> Result<()>;
+
+    /// Returns when every document is acknowledged and durable.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    async fn finish(self: Box<Self>) -> Result<Written>;
+}

@@ -1,0 +1,135 @@
+//! What one finished split wrote. Before: acknowledged documents; after: one JSON file in the job's state.
+
+use ::bson::RawDocument;
+use ::bson::raw::RawBsonRef;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Version of every state file's layout; a reader refuses a later one.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Proof that a split is done. Stored after the server acknowledged every document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Id of the split.
+    pub split: String,
+    /// Documents stored.
+    pub documents: u64,
+    /// Sum of the documents' `records`, where they have that field.
+    pub records: u64,
+    /// Sum of the documents' `original_size`, where they have that field.
+    pub raw_bytes: u64,
+    /// Sum of the documents' `compressed_size`, where they have that field.
+    pub compressed_bytes: u64,
+    /// Lowest `byte_offset` of its documents, where they have that field.
+    pub first_byte: Option<u64>,
+    /// Byte after its last document: highest `byte_offset` + `original_size`.
+    pub next_byte: Option<u64>,
+    /// Documents which an earlier attempt had stored.
+    pub already_there: u64,
+    /// Dead letters of this split.
+    pub dead_letters: u64,
+    /// [`DocumentDigest`] over the split's documents in order of offset.
+    pub digest: String,
+    /// Which attempt at the job wrote it.
+    pub attempt: u32,
+    /// Host and process which wrote it.
+    pub executor: String,
+    /// When the split was begun.
+    pub started: DateTime<Utc>,
+    /// When its last document was acknowledged.
+    pub finished: DateTime<Utc>,
+}
+
+/// The fields of a document which identify and count it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DocumentFacts {
+    /// `_id` as text.
+    pub id: String,
+    /// `object`, or empty.
+    pub object: String,
+    /// `version`, or empty.
+    pub version: String,
+    /// `byte_offset`, or -1.
+    pub byte_offset: i64,
+    /// `records`, or 0.
+    pub records: i64,
+    /// `original_size`, or 0.
+    pub original_size: i64,
+    /// `compressed_size`, or 0.
+    pub compressed_size: i64,
+    /// `crc32`, or -1.
+    pub crc32: i64,
+}
+
+impl DocumentFacts {
+    /// Names of the fields, for a projection.
+    pub const NAMES: [&str; 8] = ["_id", "object", "version", "byte_offset", "records", "original_size", "compressed_size", "crc32"];
+
+    /// Reads them from a document's bytes.
+    ///
+    /// # Errors
+    /// Decode, when the bytes are no BSON document or it has no `_id`.
+    pub fn read(document: &[u8]) -> Result<Self> {
+        let broken = |e| Error::decode("stored bytes are not a BSON document").with_source(e);
+        let document = RawDocument::from_bytes(document).map_err(broken)?;
+        let mut facts = Self { byte_offset: -1, crc32: -1, ..Self::default() };
+        for element in document {
+            let (name, value) = element.map_err(broken)?;
+            match name {
+                "_id" => facts.id = id_text(value),
+                "object" => facts.object = value.as_str().unwrap_or_default().to_string(),
+                "version" => facts.version = value.as_str().unwrap_or_default().to_string(),
+                "byte_offset" => facts.byte_offset = whole(value).unwrap_or(-1),
+                "records" => facts.records = whole(value).unwrap_or_default(),
+                "original_size" => facts.original_size = whole(value).unwrap_or_default(),
+                "compressed_size" => facts.compressed_size = whole(value).unwrap_or_default(),
+                "crc32" => facts.crc32 = whole(value).unwrap_or(-1),
+                _ => {}
+            }
+        }
+        if facts.id.is_empty() {
+            return Err(Error::decode("a document has no _id"));
+        }
+        Ok(facts)
+    }
+
+    /// Whether it carries its place in an object, as the standard document does.
+    pub fn has_place(&self) -> bool {
+        !self.object.is_empty() && self.byte_offset >= 0
+    }
+}
+
+fn whole(value: RawBsonRef<'_>) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_i32().map(i64::from))
+}
+
+/// A text `_id` as it is; any other as extended JSON.
+pub fn id_text(value: RawBsonRef<'_>) -> String {
+    match value {
+        RawBsonRef::String(text) => text.to_string(),
+        other => ::bson::Bson::try_from(other.to_raw_bson()).map(|bson| bson.into_canonical_extjson().to_string()).unwrap_or_default(),
+    }
+}
+
+/// SHA-256 over one line `<_id> <original_size> <compressed_size> <crc32>` a document, in order of offset.
+#[derive(Debug, Default)]
+pub struct DocumentDigest(Sha256);
+
+impl DocumentDigest {
+    /// Adds the next document.
+    pub fn add(&mut self, facts: &DocumentFacts) {
+        let line = format!("{} {} {} {}\n", facts.id, facts.original_size, facts.compressed_size, facts.crc32);
+        self.0.update(line.as_bytes());
+    }
+
+    /// 64 hex digits.
+    pub fn finish(self) -> String {
+        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}

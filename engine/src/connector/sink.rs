@@ -1,0 +1,124 @@
+//! The table in front of a sink: DDL → spec, INSERT → [`WriteExec`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::{Session, TableProvider, TableProviderFactory};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::functions_aggregate::sum::sum_udaf;
+use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::{CreateExternalTable, Expr, TableType};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateExprBuilder;
+use datafusion::physical_expr::expressions::col;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use serde::{Deserialize, Serialize};
+
+use super::SinkSpec;
+use super::write::WriteExec;
+use crate::error::{Error, Result};
+use crate::job::JobRef;
+
+/// What to do about a document which the sink refuses for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// Fail the job with an error that names the document.
+    Fail,
+    /// Name it in the dead letters and go on.
+    DeadLetter,
+}
+
+impl OnError {
+    /// The words of option `on_error`.
+    pub const WORDS: &[(&str, Self)] = &[("fail", Self::Fail), ("dead_letter", Self::DeadLetter)];
+}
+
+/// A sink as a table.
+#[derive(Debug)]
+pub struct SinkTable {
+    /// What the table writes to.
+    pub spec: SinkSpec,
+    /// The declared columns; without any, those of the inserting query.
+    pub schema: SchemaRef,
+    /// The job on whose behalf it writes.
+    pub job: Option<JobRef>,
+}
+
+impl SinkTable {
+    /// The same sink, taking the fields of a query where none were declared, and writing for `job`.
+    pub fn bind(&self, query: &Schema, job: Option<JobRef>) -> Self {
+        let schema = if self.schema.fields().is_empty() { Arc::new(query.clone()) } else { Arc::clone(&self.schema) };
+        Self { spec: self.spec.clone(), schema, job }
+    }
+}
+
+/// Makes sink tables for `CREATE EXTERNAL TABLE … STORED AS MONGODB | BSON`.
+#[derive(Debug)]
+pub struct SinkTableFactory;
+
+#[async_trait]
+impl TableProviderFactory for SinkTableFactory {
+    async fn create(&self, _session: &dyn Session, command: &CreateExternalTable) -> DataFusionResult<Arc<dyn TableProvider>> {
+        let spec = parse_spec(command)?;
+        Ok(Arc::new(SinkTable { spec, schema: Arc::clone(command.schema.inner()), job: None }))
+    }
+}
+
+fn parse_spec(command: &CreateExternalTable) -> Result<SinkSpec> {
+    let format = command.file_type.to_ascii_uppercase();
+    let [location] = command.locations.as_slice() else {
+        return Err(Error::config(format!("a {format} table has one LOCATION")));
+    };
+    match format.as_str() {
+        "MONGODB" => Ok(SinkSpec::Mongodb(super::mongodb::MongodbSpec::try_new(location, &command.options)?)),
+        "BSON" => Ok(SinkSpec::Bson(super::bson::BsonSpec::try_new(location, &command.options)?)),
+        _ => Err(Error::config(format!("unknown table format {format}"))),
+    }
+}
+
+#[async_trait]
+impl TableProvider for SinkTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _session: &dyn Session,
+        _projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        Err(Error::config(format!("{} can only be written to; reading it by SQL is not built yet", self.spec.target())).into())
+    }
+
+    async fn insert_into(
+        &self,
+        _session: &dyn Session,
+        input: Arc<dyn ExecutionPlan>,
+        operation: InsertOp,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        if operation != InsertOp::Append {
+            return Err(Error::config("INSERT OVERWRITE and REPLACE INTO are not supported; set mongodb.write_mode to 'replace' instead").into());
+        }
+        sum_counts(Arc::new(WriteExec::try_new(input, self.spec.clone(), self.job.clone())?))
+    }
+}
+
+/// One `count` row for the client out of one a partition.
+fn sum_counts(write: Arc<dyn ExecutionPlan>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+    let all: Arc<dyn ExecutionPlan> = Arc::new(CoalescePartitionsExec::new(write));
+    let schema = all.schema();
+    let count: Arc<dyn PhysicalExpr> = col("count", &schema)?;
+    let sum = AggregateExprBuilder::new(sum_udaf(), vec![count]).schema(Arc::clone(&schema)).alias("count").build()?;
+    let group = PhysicalGroupBy::new_single(vec![]);
+    Ok(Arc::new(AggregateExec::try_new(AggregateMode::Single, group, vec![Arc::new(sum)], vec![None], all, schema)?))
+}

@@ -1,0 +1,109 @@
+//! Splits, and the leaf of every scan: a table of splits.
+//!
+//! A scan is a `DataSourceExec` over a `MemorySourceConfig` whose rows are splits (JSON), under a reader node of ours which
+//! turns each row into the split's real rows. Ballista slices a stage per task only at the leaves it knows, and this is one
+//! of them; a leaf of our own with several partitions would be read whole by every task, silently doubling rows.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{RecordBatch, StringArray, cast::AsArray};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::physical_plan::ExecutionPlan;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::blob::Compression;
+use crate::error::{Error, Result};
+
+/// A byte range of one object: the unit of retry, resume and progress.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Split {
+    /// 16 hex digits: a pure function of object, version and range.
+    pub id: String,
+    /// URI of the object.
+    pub object: String,
+    /// Etag of the object, else size and modification time.
+    pub version: String,
+    /// Size of the object in bytes, as stored.
+    pub size: u64,
+    /// When the object was last written, milliseconds since 1970 UTC.
+    pub last_modified: i64,
+    /// How the object is compressed; `Auto` means that its first bytes decide when it is read.
+    pub compression: Compression,
+    /// First byte of the range, within the stored object.
+    pub start: u64,
+    /// Byte after the range; `size` for the last split and for a compressed object, which has one split.
+    pub end: u64,
+}
+
+/// 16 hex digits of SHA-256 over the parts, each ended by a zero byte.
+pub fn digest_id(parts: &[&str], hex_digits: usize) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    let mut text: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    text.truncate(hex_digits);
+    text
+}
+
+fn split_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("split", DataType::Utf8, false)]))
+}
+
+/// The leaf: `splits` dealt over at most `partitions` partitions in contiguous runs, so that a partition reads neighbours.
+/// Without splits it has one empty partition.
+///
+/// # Errors
+/// Internal, when a split does not encode.
+pub fn split_table(splits: &[Split], partitions: usize) -> Result<Arc<dyn ExecutionPlan>> {
+    let per_partition = splits.len().div_ceil(partitions.max(1)).max(1);
+    let mut data = Vec::new();
+    for run in splits.chunks(per_partition) {
+        let rows = run.iter().map(serde_json::to_string).collect::<serde_json::Result<Vec<_>>>();
+        let rows = rows.map_err(|e| Error::internal("a split does not encode as JSON").with_source(e))?;
+        let column = Arc::new(StringArray::from(rows));
+        data.push(vec![RecordBatch::try_new(split_schema(), vec![column]).map_err(|e| Error::internal("split table").with_source(e))?]);
+    }
+    if data.is_empty() {
+        data.push(Vec::new());
+    }
+    let source = MemorySourceConfig::try_new(&data, split_schema(), None)?.with_show_sizes(false);
+    Ok(DataSourceExec::from_data_source(source))
+}
+
+/// The splits in `plan`, if it is a leaf made by [`split_table`]: those of each partition.
+///
+/// # Errors
+/// Decode, when a row is no split of this version.
+pub fn splits_of(plan: &dyn ExecutionPlan) -> Result<Option<Vec<Vec<Split>>>> {
+    let Some(leaf) = plan.downcast_ref::<DataSourceExec>() else { return Ok(None) };
+    let source: &dyn Any = leaf.data_source().as_ref();
+    let Some(memory) = source.downcast_ref::<MemorySourceConfig>() else { return Ok(None) };
+    if leaf.schema() != split_schema() {
+        return Ok(None);
+    }
+    memory.partitions().iter().map(|batches| parse_splits(batches)).collect::<Result<Vec<_>>>().map(Some)
+}
+
+fn parse_splits(batches: &[RecordBatch]) -> Result<Vec<Split>> {
+    let mut splits = Vec::new();
+    for batch in batches {
+        splits.extend(splits_in(batch)?);
+    }
+    Ok(splits)
+}
+
+/// The splits in one batch of a split table.
+///
+/// # Errors
+/// Decode, when a row is no split of this version.
+pub fn splits_in(batch: &RecordBatch) -> Result<Vec<Split>> {
+    let column = batch.column(0).as_string_opt::<i32>().ok_or_else(|| Error::internal("a split table has one text column"))?;
+    let rows = column.iter().flatten().map(serde_json::from_str).collect::<serde_json::Result<Vec<_>>>();
+    rows.map_err(|e| Error::decode("a row of the split table cannot be read; scheduler, executors and client must be of one version").with_source(e))
+}

@@ -1,0 +1,347 @@
+//! The plan node which writes. Before: rows with an `_id`; after: one `count` row a partition.
+//!
+//! Every partition writes by itself, in parallel. Where the input is a plain chain over a split table (scan, filter,
+//! projection), the node takes one split after the other: it runs the chain over that split alone, waits until every
+//! document is acknowledged, and stores the split's receipt. A split which has its receipt already is not read again.
+//! The node's partitions share one queue of splits, so no partition is idle while another has work left.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::Utc;
+use datafusion::arrow::array::{RecordBatch, UInt64Array};
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions};
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
+use futures::StreamExt;
+
+use super::batch::BatchBuilder;
+use super::blob::BlobScanExec;
+use super::document::DocumentEncoder;
+use super::receipt::{DocumentDigest, DocumentFacts, Receipt, SCHEMA_VERSION};
+use super::split::{Split, split_table, splits_of};
+use super::{Refused, SinkSpec};
+use crate::error::{Error, Result};
+use crate::job::JobRef;
+use crate::job::dead_letter::{DeadLetter, DeadLetterLog};
+use crate::job::state::JobState;
+use crate::runtime;
+use crate::telemetry::COUNTERS;
+
+/// Writes its input's rows as documents.
+#[derive(Debug)]
+pub struct WriteExec {
+    input: Arc<dyn ExecutionPlan>,
+    spec: SinkSpec,
+    job: Option<JobRef>,
+    /// Splits not begun yet, shared by the partitions; filled when the node is made.
+    queue: Option<Arc<Mutex<VecDeque<Split>>>>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl WriteExec {
+    /// A writer over `input`; with `job`, receipts go into its state.
+    ///
+    /// # Errors
+    /// Config, when a column has no BSON type or there is no `_id`: before anything is read.
+    pub fn try_new(input: Arc<dyn ExecutionPlan>, spec: SinkSpec, job: Option<JobRef>) -> Result<Self> {
+        let encoder = DocumentEncoder::try_new(&input.schema())?;
+        if encoder.id_index().is_none() {
+            return Err(Error::config(format!(
+                "the query for {} has no column `_id`: without a deterministic _id a repeated split would double its documents; \
+                 name one, for instance `id AS _id`",
+                spec.target()
+            )));
+        }
+        let queue = split_leaf(&input)?.map(|partitions| Arc::new(Mutex::new(partitions.into_iter().flatten().collect())));
+        let schema = Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]));
+        let partitions = Partitioning::UnknownPartitioning(input.output_partitioning().partition_count());
+        let properties = PlanProperties::new(EquivalenceProperties::new(schema), partitions, EmissionType::Final, Boundedness::Bounded);
+        Ok(Self { input, spec, job, queue, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+    }
+
+    /// Whether the input can be run split by split.
+    pub fn is_split_parallel(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// Whether every row of the source is written: no node between it and the sink drops any.
+    pub fn keeps_every_row(&self) -> bool {
+        let mut next = Some(&self.input);
+        while let Some(plan) = next {
+            if plan.name() == "FilterExec" {
+                return false;
+            }
+            next = plan.children().first().copied();
+        }
+        self.is_split_parallel()
+    }
+}
+
+impl DisplayAs for WriteExec {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WriteExec: target={}, by_split={}", self.spec.target(), self.is_split_parallel())?;
+        self.job.as_ref().map_or(Ok(()), |job| write!(f, ", job={}", job.name))
+    }
+}
+
+impl ExecutionPlan for WriteExec {
+    fn name(&self) -> &str {
+        "WriteExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn apply_expressions(
+        &self,
+        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DataFusionResult<TreeNodeRecursion>,
+    ) -> DataFusionResult<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let [input] = children.as_slice() else { return Err(Error::internal("WriteExec has one input").into()) };
+        Ok(Arc::new(Self::try_new(Arc::clone(input), self.spec.clone(), self.job.clone())?))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
+        let part = PartWriter {
+            plan: Arc::clone(&self.input),
+            encoder: DocumentEncoder::try_new(&self.input.schema())?,
+            spec: self.spec.clone(),
+            job: self.job.clone(),
+            documents: MetricBuilder::new(&self.metrics).counter("documents", partition),
+            document_bytes: MetricBuilder::new(&self.metrics).counter("document_bytes", partition),
+            splits: MetricBuilder::new(&self.metrics).counter("splits", partition),
+            context,
+        };
+        let (queue, schema) = (self.queue.clone(), self.schema());
+        let written = async move {
+            let count = match queue {
+                Some(queue) => part.write_splits(&queue).await?,
+                None => part.write_partition(partition).await?,
+            };
+            Ok(RecordBatch::try_new(schema, vec![Arc::new(UInt64Array::from(vec![count]))])?)
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), futures::stream::once(written))))
+    }
+}
+
+/// Nodes which treat each row by itself, so that running them split by split is the same as running them at once.
+fn is_row_wise(plan: &dyn ExecutionPlan) -> bool {
+    matches!(plan.name(), "ProjectionExec" | "FilterExec" | "CoalesceBatchesExec" | "CooperativeExec" | "BlobScanExec")
+        && plan.children().len() == 1
+        // A filter may carry a LIMIT, which counts over all splits.
+        && plan.fetch().is_none()
+}
+
+/// The splits at the end of a chain of row-wise nodes, by partition; `None` if the plan is anything else.
+fn split_leaf(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Vec<Vec<Split>>>> {
+    if let Some(splits) = splits_of(plan.as_ref())? {
+        return Ok(Some(splits));
+    }
+    match plan.children().as_slice() {
+        [input] if is_row_wise(plan.as_ref()) => split_leaf(input),
+        _ => Ok(None),
+    }
+}
+
+/// The same chain over one split.
+fn narrow_to_split(plan: &Arc<dyn ExecutionPlan>, split: &Split, log: &DeadLetterLog) -> Result<Arc<dyn ExecutionPlan>> {
+    let children = plan.children();
+    let Some(input) = children.first() else { return split_table(std::slice::from_ref(split), 1) };
+    let input = narrow_to_split(input, split, log)?;
+    if let Some(scan) = plan.downcast_ref::<BlobScanExec>() {
+        return Ok(Arc::new(scan.with_input(input, log.clone())));
+    }
+    let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+    Ok(Arc::clone(plan).replace_children(vec![input], options)?)
+}
+
+/// Totals of one part.
+#[derive(Default)]
+struct Totals {
+    documents: u64,
+    records: i64,
+    raw_bytes: i64,
+    compressed_bytes: i64,
+    /// First byte and byte after the last, of documents which carry their place.
+    range: Option<(u64, u64)>,
+    already_there: u64,
+    digest: DocumentDigest,
+    refused: Vec<Refused>,
+}
+
+/// What one partition needs in order to write.
+struct PartWriter {
+    plan: Arc<dyn ExecutionPlan>,
+    encoder: DocumentEncoder,
+    spec: SinkSpec,
+    job: Option<JobRef>,
+    documents: Count,
+    document_bytes: Count,
+    splits: Count,
+    context: Arc<TaskContext>,
+}
+
+impl PartWriter {
+    /// Takes splits from the queue until it is empty.
+    async fn write_splits(&self, queue: &Mutex<VecDeque<Split>>) -> Result<u64> {
+        let state = self.job.as_ref().map(|job| JobState::open(&self.context.runtime_env(), job)).transpose()?;
+        let mut count = 0;
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(split) = next else { return Ok(count) };
+            count += self.write_split(&split, state.as_ref()).await?;
+            self.splits.add(1);
+            COUNTERS.splits.add(1);
+        }
+    }
+
+    /// Writes one split and stores its receipt; answers from the receipt if there is one.
+    async fn write_split(&self, split: &Split, state: Option<&JobState>) -> Result<u64> {
+        if let Some(state) = state
+            && let Some(receipt) = state.receipt(&split.id).await?
+        {
+            return Ok(receipt.documents);
+        }
+        let started = Utc::now();
+        let log = DeadLetterLog::default();
+        let chain = narrow_to_split(&self.plan, split, &log)?;
+        let rows = chain.execute(0, Arc::clone(&self.context))?;
+        let totals = self.write_rows(rows, &split.id).await?;
+        for refused in totals.refused {
+            log.add(DeadLetter::document(split, refused.id, refused.reason));
+        }
+        let dead_letters = log.take();
+        let Some(state) = state else {
+            return match dead_letters.first() {
+                None => Ok(totals.documents),
+                Some(letter) => Err(Error::permanent(format!("{}; run it with `baler run` to keep dead letters", letter.reason))),
+            };
+        };
+        state.put_dead_letters(&split.id, &dead_letters).await?;
+        let receipt = Receipt {
+            schema_version: SCHEMA_VERSION,
+            split: split.id.clone(),
+            documents: totals.documents,
+            records: totals.records as u64,
+            raw_bytes: totals.raw_bytes as u64,
+            compressed_bytes: totals.compressed_bytes as u64,
+            first_byte: totals.range.map(|(first, _)| first),
+            next_byte: totals.range.map(|(_, next)| next),
+            already_there: totals.already_there,
+            dead_letters: dead_letters.len() as u64,
+            digest: totals.digest.finish(),
+            attempt: self.job.as_ref().map_or(1, |job| job.attempt),
+            executor: executor_name(),
+            started,
+            finished: Utc::now(),
+        };
+        state.put_receipt(&receipt).await?;
+        Ok(totals.documents)
+    }
+
+    /// Writes a partition of a plan which has no splits.
+    async fn write_partition(&self, partition: usize) -> Result<u64> {
+        let rows = self.plan.execute(partition, Arc::clone(&self.context))?;
+        // A partition's index is local to its task, so it cannot name the part: a random name can.
+        let part = format!("part-{:016x}", rand::random::<u64>());
+        let totals = self.write_rows(rows, &part).await?;
+        match totals.refused.first() {
+            Some(refused) => Err(Error::permanent(format!("document {}: {}", refused.id, refused.reason))),
+            None => Ok(totals.documents),
+        }
+    }
+
+    /// The row's way: batch of rows → documents → batches → sink.
+    async fn write_rows(&self, mut rows: SendableRecordBatchStream, part: &str) -> Result<Totals> {
+        let (spec, env, name) = (self.spec.clone(), self.context.runtime_env(), part.to_string());
+        let mut writer = runtime::spawn_io(async move { spec.open(&env, &name).await })?.join().await??;
+        let mut batches = BatchBuilder::new(self.spec.limits());
+        let mut totals = Totals::default();
+        loop {
+            let next = match batches.deadline() {
+                None => rows.next().await,
+                Some(deadline) => match tokio::time::timeout_at(deadline.into(), rows.next()).await {
+                    Ok(next) => next,
+                    Err(_elapsed) => {
+                        if let Some(batch) = batches.take() {
+                            writer.write(batch).await?;
+                        }
+                        continue;
+                    }
+                },
+            };
+            let Some(rows) = next else { break };
+            let encoded = self.encoder.encode(&rows?)?;
+            for refused in encoded.refused {
+                let refused = Refused { id: refused.id, reason: refused.reason };
+                if !self.spec.keeps_dead_letters() {
+                    return Err(Error::permanent(format!("{} cannot take document {}: {}", self.spec.target(), refused.id, refused.reason)));
+                }
+                totals.refused.push(refused);
+            }
+            for index in 0..encoded.documents.len() {
+                totals.add(&DocumentFacts::read(encoded.documents.get(index))?);
+            }
+            self.documents.add(encoded.documents.len());
+            for batch in batches.add(&encoded.documents) {
+                self.document_bytes.add(batch.bytes().len());
+                writer.write(batch).await?;
+            }
+        }
+        if let Some(batch) = batches.take() {
+            self.document_bytes.add(batch.bytes().len());
+            writer.write(batch).await?;
+        }
+        let written = writer.finish().await?;
+        totals.already_there = written.already_there;
+        totals.documents -= written.refused.len() as u64;
+        totals.refused.extend(written.refused);
+        Ok(totals)
+    }
+}
+
+impl Totals {
+    fn add(&mut self, facts: &DocumentFacts) {
+        self.documents += 1;
+        self.records += facts.records;
+        self.raw_bytes += facts.original_size;
+        self.compressed_bytes += facts.compressed_size;
+        if facts.has_place() {
+            let (first, next) = (facts.byte_offset as u64, (facts.byte_offset + facts.original_size) as u64);
+            self.range = Some(self.range.map_or((first, next), |(low, high)| (low.min(first), high.max(next))));
+        }
+        self.digest.add(facts);
+    }
+}
+
+/// `host/pid`: where a receipt came from.
+fn executor_name() -> String {
+    let host = std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/etc/hostname"));
+    format!("{}/{}", host.as_deref().unwrap_or("localhost").trim(), std::process::id())
+}
+

@@ -1,0 +1,44 @@
+//! Batch jobs: what is to be done, what is done, and the proof.
+//!
+//! | place | holds |
+//! | --- | --- |
+//! | [`manifest`] | the statement, every object and every split of a job |
+//! | [`state`] | the job's folder: put-if-absent JSON files in any object store |
+//! | [`dead_letter`] | pieces of input which could not be written |
+//! | [`run`] | the driver: plan → manifest → write → commit; resumes |
+//! | [`verify`] | the auditor: manifest, receipts and stored documents against each other and the source |
+
+pub mod dead_letter;
+pub mod manifest;
+pub mod run;
+pub mod state;
+pub mod verify;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// A job by name and place; travels in a plan so that writers find where receipts go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRef {
+    /// URL of the state folder which holds all jobs.
+    pub state: String,
+    /// Name of the job: its subfolder.
+    pub name: String,
+    /// How often `baler run` was begun for it, counting from 1.
+    pub attempt: u32,
+}
+
+impl JobRef {
+    /// The first attempt at a job.
+    ///
+    /// # Errors
+    /// Config, when the name cannot be a folder's.
+    pub fn try_new(state: &str, name: &str) -> Result<Self> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.len() > 100 || name.starts_with('.') || !name.chars().all(is_plain) {
+            return Err(Error::config(format!("`{name}` cannot name a job; take letters, digits, '-', '_' and '.', at most 100")));
+        }
+        Ok(Self { state: state.to_string(), name: name.to_string(), attempt: 1 })
+    }
+}

@@ -1,0 +1,273 @@
+//! The driver of a batch job: plan, manifest, write, commit. Running it again resumes.
+//!
+//! Order is what makes it safe: the manifest is stored before anything is read, a receipt after every document of its split
+//! is acknowledged, the commit after every receipt is there. A crash between two steps only repeats work whose result is equal.
+
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::Utc;
+use datafusion::arrow::array::cast::AsArray;
+use datafusion::arrow::datatypes::UInt64Type;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::datasource::{provider_as_source, source_as_provider};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::context::SessionContext;
+use datafusion::logical_expr::{DmlStatement, LogicalPlan};
+use datafusion::physical_plan::{ExecutionPlan, collect};
+
+use super::JobRef;
+use super::manifest::{Manifest, WHOLE};
+use super::state::{Commit, JobState};
+use crate::connector::blob::{BlobSpec, BlobTable, list};
+use crate::connector::receipt::{Receipt, SCHEMA_VERSION};
+use crate::connector::sink::SinkTable;
+use crate::connector::split::Split;
+use crate::connector::write::WriteExec;
+use crate::error::{Error, Result};
+use crate::runtime;
+
+/// A job that is planned and whose manifest is stored.
+pub struct Job {
+    context: SessionContext,
+    job: JobRef,
+    state: JobState,
+    insert: DmlStatement,
+    manifest: Manifest,
+    /// Splits without a receipt; empty for a statement which cannot run split by split.
+    pending: Vec<Split>,
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("job", &self.job).field("pending", &self.pending.len()).finish_non_exhaustive()
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The job's totals.
+    pub commit: Commit,
+    /// Documents which this run wrote; 0 when all was done before.
+    pub written_now: u64,
+}
+
+impl Job {
+    /// Plans `insert` as job `job` and stores its manifest, or finds the stored one again and checks that it is the same job.
+    /// `statement` is the text that the hash is over.
+    ///
+    /// # Errors
+    /// Config for a statement that cannot be a job; Conflict for another job under this name; Unreachable for a target
+    /// which cannot be had.
+    pub async fn prepare(context: &SessionContext, mut job: JobRef, statement: &str, insert: DmlStatement) -> Result<Self> {
+        let state = JobState::open(&context.runtime_env(), &job)?;
+        let sink = source_as_provider(&insert.target)?;
+        let Some(sink) = sink.downcast_ref::<SinkTable>() else {
+            return Err(Error::config(format!("a job ends in a MONGODB or BSON table; `{}` is none", insert.table_name)));
+        };
+        let source = find_blob(&insert.input)?;
+        let splits = match &source {
+            Some(spec) => list::list_splits(&context.runtime_env(), spec).await?,
+            None => Vec::new(),
+        };
+        let shape = plan_shape(context, bind(&insert, &job, &splits)?).await?;
+        let recorded = if source.is_some() && shape.is_by_split { splits.as_slice() } else { &[] };
+        let mut manifest = Manifest::new(&job.name, statement, source, sink.spec.clone(), recorded);
+        manifest.keeps_every_row = shape.keeps_every_row;
+        if let Some(stored) = state.manifest().await? {
+            stored.check_same(&manifest)?;
+            manifest = stored;
+        } else {
+            // Reaching the target first leaves no half-begun job behind when the password is wrong.
+            let (spec, env) = (sink.spec.clone(), context.runtime_env());
+            runtime::spawn_io(async move { spec.prepare(&env).await })?.join().await??;
+            if !state.put_manifest(&manifest).await? {
+                let stored = state.manifest().await?.ok_or_else(|| Error::conflict("the manifest was removed while the job began"))?;
+                stored.check_same(&manifest)?;
+                manifest = stored;
+            }
+        }
+        let receipts = state.receipts().await?;
+        let pending = manifest.splits().into_iter().filter(|split| !receipts.contains_key(&split.id)).collect();
+        if state.commit().await?.is_none() {
+            job.attempt = state.begin_attempt().await?;
+        }
+        Ok(Self { context: context.clone(), job, state, insert, manifest, pending })
+    }
+
+    /// Splits of the job and how many of them are done.
+    pub fn splits(&self) -> (usize, usize) {
+        let all = self.manifest.receipt_names().len();
+        (all, if self.manifest.objects.is_empty() { 0 } else { all - self.pending.len() })
+    }
+
+    /// Stored bytes of all splits and of those that are still to be read.
+    pub fn bytes(&self) -> (u64, u64) {
+        let all = self.manifest.objects.iter().map(|object| object.size).sum();
+        (all, self.pending.iter().map(|split| split.end - split.start).sum())
+    }
+
+    /// Which attempt this is.
+    pub fn attempt(&self) -> u32 {
+        self.job.attempt
+    }
+
+    /// Where the job's state is.
+    pub fn state(&self) -> &JobState {
+        &self.state
+    }
+
+    /// Writes what has no receipt yet and commits. Dropping the future stops the job resumably.
+    ///
+    /// # Errors
+    /// The first failure of a split; what other splits have finished stays.
+    pub async fn run(self) -> Result<Outcome> {
+        if let Some(commit) = self.state.commit().await? {
+            return Ok(Outcome { commit, written_now: 0 });
+        }
+        let is_whole = self.manifest.objects.is_empty();
+        let is_done = if is_whole { self.state.receipt(WHOLE).await?.is_some() } else { self.pending.is_empty() };
+        let mut written_now = 0;
+        if !is_done {
+            let (spec, env) = (self.manifest.sink.clone(), self.context.runtime_env());
+            runtime::spawn_io(async move { spec.prepare(&env).await })?.join().await??;
+            let started = Utc::now();
+            written_now = self.write().await?;
+            if is_whole {
+                self.state.put_receipt(&whole_receipt(written_now, self.job.attempt, started)).await?;
+            }
+        }
+        Ok(Outcome { commit: self.commit().await?, written_now })
+    }
+
+    async fn write(&self) -> Result<u64> {
+        let splits = if self.manifest.objects.is_empty() { self.list_again().await? } else { self.pending.clone() };
+        let plan = physical_plan(&self.context, bind(&self.insert, &self.job, &splits)?).await?;
+        let task = self.context.task_ctx();
+        let counts = runtime::spawn_cpu(async move { collect(plan, task).await })?.join().await??;
+        Ok(counts.iter().flat_map(|batch| batch.column(0).as_primitive::<UInt64Type>().iter().flatten()).sum())
+    }
+
+    async fn list_again(&self) -> Result<Vec<Split>> {
+        match &self.manifest.source {
+            Some(spec) => list::list_splits(&self.context.runtime_env(), spec).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Sums the receipts; refuses unless every split has one.
+    async fn commit(&self) -> Result<Commit> {
+        let receipts = self.state.receipts().await?;
+        let mut commit = Commit {
+            schema_version: SCHEMA_VERSION,
+            job: self.job.name.clone(),
+            statement_hash: self.manifest.statement_hash.clone(),
+            splits: 0,
+            documents: 0,
+            records: 0,
+            raw_bytes: 0,
+            compressed_bytes: 0,
+            dead_letters: 0,
+            committed: Utc::now(),
+        };
+        for name in self.manifest.receipt_names() {
+            let receipt = receipts.get(&name).ok_or_else(|| {
+                Error::internal(format!("split {name} ended without a receipt, so job `{}` is not committed; run it again", self.job.name))
+            })?;
+            commit.splits += 1;
+            commit.documents += receipt.documents;
+            commit.records += receipt.records;
+            commit.raw_bytes += receipt.raw_bytes;
+            commit.compressed_bytes += receipt.compressed_bytes;
+            commit.dead_letters += receipt.dead_letters;
+        }
+        self.state.put_commit(&commit).await?;
+        // Another driver may have been first; its totals are the job's.
+        Ok(self.state.commit().await?.unwrap_or(commit))
+    }
+}
+
+fn whole_receipt(documents: u64, attempt: u32, started: chrono::DateTime<Utc>) -> Receipt {
+    Receipt {
+        schema_version: SCHEMA_VERSION,
+        split: WHOLE.to_string(),
+        documents,
+        records: 0,
+        raw_bytes: 0,
+        compressed_bytes: 0,
+        first_byte: None,
+        next_byte: None,
+        already_there: 0,
+        dead_letters: 0,
+        digest: String::new(),
+        attempt,
+        executor: format!("driver/{}", std::process::id()),
+        started,
+        finished: Utc::now(),
+    }
+}
+
+/// The BLOB table which a query reads, if it reads exactly one and that once.
+fn find_blob(input: &LogicalPlan) -> Result<Option<BlobSpec>> {
+    let mut found = Vec::new();
+    input.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(table) = source_as_provider(&scan.source)?.downcast_ref::<BlobTable>()
+        {
+            found.push(table.spec.clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(if found.len() == 1 { found.pop() } else { None })
+}
+
+/// The same INSERT with the job in its sink and the splits in its source.
+fn bind(insert: &DmlStatement, job: &JobRef, splits: &[Split]) -> Result<LogicalPlan> {
+    let mut insert = insert.clone();
+    let provider = source_as_provider(&insert.target)?;
+    if let Some(sink) = provider.downcast_ref::<SinkTable>() {
+        insert.target = provider_as_source(Arc::new(sink.bind(insert.input.schema().as_arrow(), Some(job.clone()))));
+    }
+    if !splits.is_empty() {
+        let pinned = insert.input.as_ref().clone().transform_up(|node| pin_splits(node, splits))?;
+        insert.input = Arc::new(pinned.data);
+    }
+    Ok(LogicalPlan::Dml(insert))
+}
+
+fn pin_splits(node: LogicalPlan, splits: &[Split]) -> DataFusionResult<Transformed<LogicalPlan>> {
+    if let LogicalPlan::TableScan(mut scan) = node {
+        let provider = source_as_provider(&scan.source)?;
+        if let Some(table) = provider.downcast_ref::<BlobTable>() {
+            let pinned = BlobTable { spec: table.spec.clone(), splits: Some(splits.to_vec()) };
+            scan.source = provider_as_source(Arc::new(pinned));
+            return Ok(Transformed::yes(LogicalPlan::TableScan(scan)));
+        }
+        return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+    }
+    Ok(Transformed::no(node))
+}
+
+async fn physical_plan(context: &SessionContext, plan: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+    Ok(context.state().create_physical_plan(&plan).await?)
+}
+
+/// What the planner made of a statement.
+#[derive(Default)]
+struct PlanShape {
+    is_by_split: bool,
+    keeps_every_row: bool,
+}
+
+async fn plan_shape(context: &SessionContext, plan: LogicalPlan) -> Result<PlanShape> {
+    let plan = physical_plan(context, plan).await?;
+    let mut shape = PlanShape::default();
+    plan.apply(|node| {
+        if let Some(write) = node.downcast_ref::<WriteExec>() {
+            shape = PlanShape { is_by_split: write.is_split_parallel(), keeps_every_row: write.keeps_every_row() };
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(shape)
+}

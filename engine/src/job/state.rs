@@ -1,0 +1,291 @@
+//! The folder of one job: plain JSON files, each created once and atomically (`put-if-absent`), in any object store.
+//!
+//!     <state>/<job>/manifest.json          <state>/<job>/receipts/<split>.json
+//!     <state>/<job>/commit.json            <state>/<job>/dead-letters/<split>-<n>.json
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::JobRef;
+use super::dead_letter::DeadLetter;
+use super::manifest::Manifest;
+use crate::connector::receipt::{Receipt, SCHEMA_VERSION};
+use crate::error::{Error, Result, store_error};
+use crate::retry::Retry;
+use crate::runtime;
+use crate::store::{Location, locate};
+
+/// Receipts which are read at once.
+const READS_IN_FLIGHT: usize = 64;
+
+/// Totals of a finished job. Its existence, and nothing else, means success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Name of the job.
+    pub job: String,
+    /// Hash of its statement.
+    pub statement_hash: String,
+    /// Splits, each with a receipt.
+    pub splits: u64,
+    /// Sum over the receipts.
+    pub documents: u64,
+    /// Sum over the receipts.
+    pub records: u64,
+    /// Sum over the receipts.
+    pub raw_bytes: u64,
+    /// Sum over the receipts.
+    pub compressed_bytes: u64,
+    /// Sum over the receipts.
+    pub dead_letters: u64,
+    /// When the last receipt was there.
+    pub committed: DateTime<Utc>,
+}
+
+/// A job's state.
+#[derive(Debug, Clone)]
+pub struct JobState {
+    folder: Location,
+}
+
+impl JobState {
+    /// The state of a job; touches nothing yet.
+    ///
+    /// # Errors
+    /// Config, when the state URL is not valid.
+    pub fn open(env: &RuntimeEnv, job: &JobRef) -> Result<Self> {
+        Ok(Self { folder: locate(env, &job.state)?.join(&job.name) })
+    }
+
+    /// How people name it.
+    pub fn uri(&self) -> &str {
+        &self.folder.uri
+    }
+
+    /// The manifest, if the job was begun.
+    ///
+    /// # Errors
+    /// As the store's; Decode for a file of a later version.
+    pub async fn manifest(&self) -> Result<Option<Manifest>> {
+        self.read("manifest.json").await
+    }
+
+    /// Stores the manifest; `false` if another driver was first.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn put_manifest(&self, manifest: &Manifest) -> Result<bool> {
+        self.create("manifest.json", manifest).await
+    }
+
+    /// The receipt of a split, if it is done.
+    ///
+    /// # Errors
+    /// As [`Self::manifest`].
+    pub async fn receipt(&self, split: &str) -> Result<Option<Receipt>> {
+        self.read(&format!("receipts/{split}.json")).await
+    }
+
+    /// Stores a receipt. A second one for the same split is dropped: both attempts wrote the same documents.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn put_receipt(&self, receipt: &Receipt) -> Result<()> {
+        self.create(&format!("receipts/{}.json", receipt.split), receipt).await.map(|_was_first| ())
+    }
+
+    /// All receipts, by split.
+    ///
+    /// # Errors
+    /// As [`Self::manifest`].
+    pub async fn receipts(&self) -> Result<HashMap<String, Receipt>> {
+        let receipts: Vec<Receipt> = self.read_all("receipts").await?;
+        Ok(receipts.into_iter().map(|receipt| (receipt.split.clone(), receipt)).collect())
+    }
+
+    /// How many splits are done.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn count_receipts(&self) -> Result<usize> {
+        Ok(self.list("receipts").await?.len())
+    }
+
+    /// Stores a split's dead letters.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn put_dead_letters(&self, split: &str, letters: &[DeadLetter]) -> Result<()> {
+        for (number, letter) in letters.iter().enumerate() {
+            self.create(&format!("dead-letters/{split}-{number}.json"), letter).await?;
+        }
+        Ok(())
+    }
+
+    /// All dead letters.
+    ///
+    /// # Errors
+    /// As [`Self::manifest`].
+    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
+        self.read_all("dead-letters").await
+    }
+
+    /// The commit, if the job is done.
+    ///
+    /// # Errors
+    /// As [`Self::manifest`].
+    pub async fn commit(&self) -> Result<Option<Commit>> {
+        self.read("commit.json").await
+    }
+
+    /// Stores the commit; `false` if another driver was first.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn put_commit(&self, commit: &Commit) -> Result<bool> {
+        self.create("commit.json", commit).await
+    }
+
+    /// Notes that a driver begins, and tells which attempt this is.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn begin_attempt(&self) -> Result<u32> {
+        let mut attempt = self.list("attempts").await?.len() as u32 + 1;
+        let note = serde_json::json!({ "schema_version": SCHEMA_VERSION, "started": Utc::now() });
+        while !self.create(&format!("attempts/{attempt:06}.json"), &note).await? {
+            attempt += 1;
+        }
+        Ok(attempt)
+    }
+
+    /// Creates a file unless it is there; `false` if it was.
+    async fn create<T: Serialize + Sync>(&self, name: &str, content: &T) -> Result<bool> {
+        let file = self.folder.join(name);
+        let text = serde_json::to_vec_pretty(content).map_err(|e| Error::internal(format!("{name} does not encode")).with_source(e))?;
+        runtime::spawn_io(async move {
+            let mut retry = Retry::new();
+            let mut is_repeat = false;
+            loop {
+                match create_once(&file, &text).await {
+                    // A lost reply may have created it: then what is there is what was sent.
+                    Ok(false) if is_repeat => return Ok(holds(&file, &text).await?),
+                    Ok(created) => return Ok(created),
+                    Err(error) => retry.wait_or(error).await?,
+                }
+                is_repeat = true;
+            }
+        })?
+        .join()
+        .await?
+    }
+
+    async fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let file = self.folder.join(name);
+        runtime::spawn_io(async move { read_file(&file).await })?.join().await??.map(|text| parse(&self.folder.join(name).uri, &text)).transpose()
+    }
+
+    async fn list(&self, name: &str) -> Result<Vec<object_store::path::Path>> {
+        let folder = self.folder.join(name);
+        let listed = runtime::spawn_io(async move {
+            let listed: object_store::Result<Vec<_>> = folder.store.list(Some(&folder.path)).try_collect().await;
+            listed.map_err(|e| store_error("listing", &folder.uri, &e))
+        })?;
+        let files = listed.join().await??;
+        Ok(files.into_iter().map(|meta| meta.location).filter(|path| path.extension() == Some("json")).collect())
+    }
+
+    async fn read_all<T: DeserializeOwned + Send + 'static>(&self, name: &str) -> Result<Vec<T>> {
+        let (files, folder) = (self.list(name).await?, self.folder.clone());
+        runtime::spawn_io(async move {
+            futures::stream::iter(files)
+                .map(|path| {
+                    let file = Location { store: folder.store.clone(), uri: path.to_string(), path };
+                    async move {
+                        let text = read_file(&file).await?.ok_or_else(|| Error::conflict(format!("{} was removed while it was read", file.uri)))?;
+                        parse(&file.uri, &text)
+                    }
+                })
+                .buffer_unordered(READS_IN_FLIGHT)
+                .try_collect()
+                .await
+        })?
+        .join()
+        .await?
+    }
+}
+
+async fn read_file(file: &Location) -> Result<Option<Vec<u8>>> {
+    let mut retry = Retry::new();
+    loop {
+        let read = async { file.store.get(&file.path).await?.bytes().await };
+        match read.await {
+            Ok(text) => return Ok(Some(text.to_vec())),
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => retry.wait_or(store_error("reading", &file.uri, &error)).await?,
+        }
+    }
+}
+
+async fn holds(file: &Location, text: &[u8]) -> Result<bool> {
+    Ok(read_file(file).await?.is_some_and(|stored| stored == text))
+}
+
+fn parse<T: DeserializeOwned>(uri: &str, text: &[u8]) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        schema_version: u32,
+    }
+    let broken = |e| Error::decode(format!("{uri} is not a state file of Baler")).with_source(e);
+    let versioned: Versioned = serde_json::from_slice(text).map_err(broken)?;
+    if versioned.schema_version > SCHEMA_VERSION {
+        return Err(Error::decode(format!("{uri} was written by a later Baler (schema version {})", versioned.schema_version)));
+    }
+    serde_json::from_slice(text).map_err(broken)
+}
+
+async fn create_once(file: &Location, text: &[u8]) -> Result<bool> {
+    if file.uri.starts_with("file://") {
+        let (path, text) = (PathBuf::from(format!("/{}", file.path)), text.to_vec());
+        return runtime::spawn_blocking(move || create_local(&path, &text))?.join().await?;
+    }
+    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    match file.store.put_opts(&file.path, PutPayload::from(text.to_vec()), options).await {
+        Ok(_) => Ok(true),
+        Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
+        Err(error) => Err(store_error("writing", &file.uri, &error)),
+    }
+}
+
+/// Put-if-absent on a file system: a durable temporary file, linked to its name, which fails if the name is taken.
+fn create_local(path: &Path, text: &[u8]) -> Result<bool> {
+    let failed = |e: std::io::Error| Error::permanent(format!("cannot write {}: {e}", path.display()));
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let temporary = folder.join(format!(".tmp-{}-{:016x}", std::process::id(), rand::random::<u64>()));
+    let write = || {
+        let mut file = std::fs::File::create_new(&temporary)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        match std::fs::hard_link(&temporary, path) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(false),
+            linked => linked?,
+        }
+        std::fs::File::open(folder)?.sync_all()?;
+        Ok(true)
+    };
+    let created = write();
+    if let Err(error) = std::fs::remove_file(&temporary) {
+        tracing::debug!(file = %temporary.display(), %error, "no temporary file to remove");
+    }
+    created.map_err(failed)
+}

@@ -1,0 +1,168 @@
+//! Words of the user → values: sizes, choices, and table options with a hint for a misspelt one.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// Reads a size such as `128MiB`, `16 MB`, `1g` or `4096` (bytes). `KiB` … `TiB` and bare `k` … `t` are powers of 1024,
+/// `KB` … `TB` powers of 1000.
+///
+/// # Errors
+/// Config, when the text is no size.
+pub fn parse_bytes(text: &str) -> Result<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "ki" | "kib" => 1 << 10,
+        "m" | "mi" | "mib" => 1 << 20,
+        "g" | "gi" | "gib" => 1 << 30,
+        "t" | "ti" | "tib" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return Err(size_error(text)),
+    };
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(factor).ok_or_else(|| size_error(text));
+    }
+    let value: f64 = number.parse().map_err(|_| size_error(text))?;
+    Ok((value * factor as f64).round() as u64)
+}
+
+fn size_error(text: &str) -> Error {
+    Error::config(format!("`{text}` is not a size; write for example '128MiB', '1GB' or a number of bytes"))
+}
+
+/// Writes bytes for people: `1.5 GiB`.
+pub fn format_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// The valid word nearest to `word`, for an error's remedy.
+pub fn nearest<'a>(word: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    valid.into_iter().max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)))
+}
+
+/// The options of one `CREATE EXTERNAL TABLE`, taken out one by one; what is left over at the end was unknown.
+#[derive(Debug)]
+pub struct TableOptions {
+    format: &'static str,
+    given: HashMap<String, String>,
+    known: Vec<String>,
+}
+
+impl TableOptions {
+    /// Keys come as `blob.split_size`, or as `format.split_size` where the user wrote the bare key (DataFusion's habit).
+    ///
+    /// # Errors
+    /// Config, when a key carries another format's prefix.
+    pub fn try_new(format: &'static str, options: &HashMap<String, String>) -> Result<Self> {
+        let mut given = HashMap::new();
+        for (key, value) in options {
+            let key = key.to_ascii_lowercase();
+            let bare = key.strip_prefix("format.").or_else(|| key.strip_prefix(&format!("{format}."))).unwrap_or(&key);
+            given.insert(bare.to_string(), value.clone());
+        }
+        Ok(Self { format, given, known: Vec::new() })
+    }
+
+    /// Takes the text of option `name`, if it was given.
+    pub fn take(&mut self, name: &str) -> Option<String> {
+        self.known.push(name.to_string());
+        self.given.remove(name)
+    }
+
+    /// Takes a size within `low ..= high` bytes.
+    ///
+    /// # Errors
+    /// Config, when it is no size or out of range.
+    pub fn take_bytes(&mut self, name: &str, default: u64, low: u64, high: u64) -> Result<u64> {
+        let Some(text) = self.take(name) else { return Ok(default) };
+        let value = parse_bytes(&text).map_err(|e| e.context(format!("option {}.{name}", self.format)))?;
+        if value < low || value > high {
+            return Err(Error::config(format!(
+                "option {}.{name}: {} is out of range, take {} to {}",
+                self.format,
+                format_bytes(value),
+                format_bytes(low),
+                format_bytes(high)
+            )));
+        }
+        Ok(value)
+    }
+
+    /// Takes anything that has a `FromStr`: a number, a boolean.
+    ///
+    /// # Errors
+    /// Config, when the text does not parse.
+    pub fn take_parsed<T: FromStr>(&mut self, name: &str, default: T) -> Result<T>
+    where
+        T::Err: Display,
+    {
+        match self.take(name) {
+            None => Ok(default),
+            Some(text) => text.trim().parse().map_err(|e| Error::config(format!("option {}.{name}: `{text}`: {e}", self.format))),
+        }
+    }
+
+    /// Takes one of a few words.
+    ///
+    /// # Errors
+    /// Config, naming the valid words.
+    pub fn take_choice<T: Copy>(&mut self, name: &str, default: T, choices: &[(&str, T)]) -> Result<T> {
+        let Some(text) = self.take(name) else { return Ok(default) };
+        choices.iter().find(|(word, _)| *word == text.trim().to_ascii_lowercase()).map(|(_, value)| *value).ok_or_else(|| {
+            let words: Vec<_> = choices.iter().map(|(word, _)| format!("'{word}'")).collect();
+            Error::config(format!("option {}.{name}: `{text}` is not one of {}", self.format, words.join(", ")))
+        })
+    }
+
+    /// Ends the taking.
+    ///
+    /// # Errors
+    /// Config, when an option was given that nothing took: names the nearest valid one.
+    pub fn finish(self) -> Result<()> {
+        let mut left: Vec<_> = self.given.keys().collect();
+        left.sort();
+        let Some(unknown) = left.first() else { return Ok(()) };
+        let hint = nearest(unknown, self.known.iter().map(String::as_str));
+        let hint = hint.map(|name| format!("; did you mean '{}.{name}'?", self.format)).unwrap_or_default();
+        Err(Error::config(format!("unknown option '{}.{unknown}' of a {} table{hint}", self.format, self.format.to_ascii_uppercase())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_both_systems_of_units() {
+        let cases = [("128MiB", 128 << 20), ("1GB", 1_000_000_000), ("4096", 4096), ("1.5 k", 1536), ("2g", 2 << 30)];
+        for (text, bytes) in cases {
+            assert_eq!(parse_bytes(text).unwrap(), bytes, "{text}");
+        }
+        for text in ["", "MiB", "12 parsecs", "-1", "99999999999 TiB"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_option_names_the_nearest() {
+        let given = HashMap::from([("blob.split_sise".to_string(), "1MiB".to_string())]);
+        let mut options = TableOptions::try_new("blob", &given).unwrap();
+        options.take("split_size");
+        options.take("boundary");
+        assert!(options.finish().unwrap_err().to_string().contains("did you mean 'blob.split_size'?"));
+    }
+}

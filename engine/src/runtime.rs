@@ -1,0 +1,95 @@
+//! The runtimes: network and disk waits live on the I/O runtime, plans run on the caller's, compression on the CPU pool.
+//!
+//! Compression keeps a thread busy for tens of milliseconds. On the runtime which also polls sockets it would
+//! starve them, so everything that waits for a server is spawned here.
+
+use std::sync::OnceLock;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinHandle;
+
+use crate::error::{Error, Result};
+
+/// Threads which poll sockets and files. Two keep one slow callback from holding up the rest; they hardly use CPU.
+const IO_THREADS: usize = 2;
+
+static IO: OnceLock<Option<Runtime>> = OnceLock::new();
+
+/// The process-wide I/O runtime, started on first use.
+///
+/// # Errors
+/// Internal, when the operating system refuses the threads.
+pub fn io() -> Result<&'static Handle> {
+    IO.get_or_init(|| Builder::new_multi_thread().worker_threads(IO_THREADS).thread_name("baler-io").enable_all().build().ok())
+        .as_ref()
+        .map(Runtime::handle)
+        .ok_or_else(|| Error::internal("cannot start the I/O runtime: the operating system refused its threads"))
+}
+
+/// A spawned task which is aborted when its handle is dropped, so that a cancelled plan leaves no reader or writer behind.
+#[derive(Debug)]
+pub struct Spawned<T>(JoinHandle<T>);
+
+impl<T> Spawned<T> {
+    /// Waits for the task. Cancel-safe: dropping the future aborts the task.
+    ///
+    /// # Errors
+    /// Internal, when the task panicked or its runtime was shut down.
+    pub async fn join(mut self) -> Result<T> {
+        (&mut self.0).await.map_err(|cause| Error::internal("a background task ended early").with_source(cause))
+    }
+
+    /// Whether the task has ended.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+impl<T> Drop for Spawned<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Runs `future` on the I/O runtime.
+///
+/// # Errors
+/// As [`io`].
+pub fn spawn_io<F>(future: F) -> Result<Spawned<F::Output>>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    Ok(Spawned(io()?.spawn(future)))
+}
+
+/// Runs blocking `work` (file reads, decoders) on a thread of the I/O runtime's blocking pool. It runs to its end even if the
+/// handle is dropped, so it must stop by itself when its channel closes.
+///
+/// # Errors
+/// As [`io`].
+pub fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<Spawned<T>> {
+    Ok(Spawned(io()?.spawn_blocking(work)))
+}
+
+static CPU: OnceLock<Option<Runtime>> = OnceLock::new();
+
+/// Runs a plan on the CPU runtime of the one-process mode: a thread for each core (`BALER_CPU_THREADS`).
+///
+/// # Errors
+/// Internal, when the operating system refuses the threads.
+pub fn spawn_cpu<F>(future: F) -> Result<Spawned<F::Output>>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let runtime = CPU.get_or_init(|| Builder::new_multi_thread().worker_threads(cpu_threads()).thread_name("baler-cpu").enable_all().build().ok());
+    let runtime = runtime.as_ref().ok_or_else(|| Error::internal("cannot start the CPU runtime: the operating system refused its threads"))?;
+    Ok(Spawned(runtime.spawn(future)))
+}
+
+/// Cores to use: `BALER_CPU_THREADS`, else what the operating system (and its cgroup) grants.
+pub fn cpu_threads() -> usize {
+    let granted = || std::thread::available_parallelism().map_or(1, usize::from);
+    std::env::var("BALER_CPU_THREADS").ok().and_then(|text| text.parse().ok()).filter(|threads| *threads > 0).unwrap_or_else(granted)
+}

@@ -1,0 +1,99 @@
+//! SQL text → plans: variables, statements, and INSERT into a sink that has no declared columns.
+
+use std::collections::HashMap;
+
+use std::sync::Arc;
+
+use datafusion::datasource::{provider_as_source, source_as_provider};
+use datafusion::execution::context::SessionContext;
+use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::{DmlStatement, LogicalPlan, WriteOp};
+use datafusion::common::TableReference;
+use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::sql::sqlparser::ast::{Statement as SqlStatement, TableObject};
+
+use crate::connector::sink::SinkTable;
+use crate::error::{Error, Result};
+use crate::options::nearest;
+
+/// Replaces `${NAME}` from `given`, else from the environment.
+///
+/// # Errors
+/// Config, when a name has no value: names the nearest given one.
+pub fn substitute(text: &str, given: &HashMap<String, String>) -> Result<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        out.push_str(&rest[..start]);
+        let after = &rest[start + 2..];
+        let end = after.find('}').ok_or_else(|| Error::config("`${` without `}` in the statement"))?;
+        let name = &after[..end];
+        let value = given.get(name).cloned().or_else(|| std::env::var(name).ok());
+        let value = value.ok_or_else(|| {
+            let hint = nearest(name, given.keys().map(String::as_str)).map(|near| format!("; given was `{near}`")).unwrap_or_default();
+            Error::config(format!("${{{name}}} has no value; pass --set {name}=… or set it in the environment{hint}"))
+        })?;
+        // A value stands inside a quoted literal, so its own quotes are doubled.
+        out.push_str(&value.replace('\'', "''"));
+        rest = &after[end + 1..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// Parses a file of statements.
+///
+/// # Errors
+/// Config, with line and column.
+pub fn parse(text: &str) -> Result<Vec<Statement>> {
+    Ok(DFParser::parse_sql(text)?.into_iter().collect())
+}
+
+/// Plans one statement. An INSERT into a sink without declared columns takes those of its query.
+///
+/// # Errors
+/// Config, as the planner's.
+pub async fn plan(context: &SessionContext, statement: Statement) -> Result<LogicalPlan> {
+    let state = context.state();
+    if let Some((table, query)) = insert_parts(&statement) {
+        let provider = context.table_provider(table.clone()).await?;
+        if let Some(sink) = provider.downcast_ref::<SinkTable>()
+            && sink.schema.fields().is_empty()
+        {
+            let input = state.statement_to_plan(query).await?;
+            let target = provider_as_source(Arc::new(sink.bind(input.schema().as_arrow(), None)));
+            return Ok(LogicalPlan::Dml(DmlStatement::new(table, target, WriteOp::Insert(InsertOp::Append), Arc::new(input))));
+        }
+    }
+    Ok(state.statement_to_plan(statement).await?)
+}
+
+/// Table and query of a plain `INSERT INTO table SELECT …`.
+fn insert_parts(statement: &Statement) -> Option<(TableReference, Statement)> {
+    let Statement::Statement(statement) = statement else { return None };
+    let SqlStatement::Insert(insert) = statement.as_ref() else { return None };
+    let TableObject::TableName(name) = &insert.table else { return None };
+    let query = insert.source.as_ref()?;
+    if insert.overwrite || insert.replace_into || !insert.columns.is_empty() {
+        return None;
+    }
+    Some((TableReference::parse_str(&name.to_string()), Statement::Statement(Box::new(SqlStatement::Query(query.clone())))))
+}
+
+/// Whether a plan writes to one of our sinks.
+pub fn is_sink_insert(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Dml(insert) if source_as_provider(&insert.target).is_ok_and(|target| target.downcast_ref::<SinkTable>().is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_replaced_and_quotes_stay_inside_their_literal() {
+        let given = HashMap::from([("INPUT".to_string(), "s3://b/it's".to_string())]);
+        assert_eq!(substitute("LOCATION '${INPUT}';", &given).unwrap(), "LOCATION 's3://b/it''s';");
+        let error = substitute("${INPUTS_NOT_SET}", &given).unwrap_err().to_string();
+        assert!(error.contains("--set INPUTS_NOT_SET") && error.contains("`INPUT`"), "{error}");
+    }
+}
