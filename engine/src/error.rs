@@ -136,11 +136,7 @@ fn one_line(text: &str) -> String {
 /// Ours → DataFusion's. Transient becomes `IoError` around ours; all else `External`.
 impl From<Error> for DataFusionError {
     fn from(error: Error) -> Self {
-        if error.is_retryable() {
-            Self::IoError(std::io::Error::other(error))
-        } else {
-            Self::External(Box::new(error))
-        }
+        if error.is_retryable() { Self::IoError(std::io::Error::other(error)) } else { Self::External(Box::new(error)) }
     }
 }
 
@@ -190,9 +186,10 @@ pub fn store_error(action: &str, uri: &str, source: &object_store::Error) -> Err
     let denied = source_is_denied(source);
     let (kind, message) = match source {
         Store::NotFound { .. } => (ErrorKind::Permanent, format!("{action} {uri}: it does not exist")),
-        Store::Precondition { .. } => {
-            (ErrorKind::Conflict, format!("{action} {uri}: it changed after it was listed; run the job under a new name to take the new content"))
-        }
+        Store::Precondition { .. } => (
+            ErrorKind::Conflict,
+            format!("{action} {uri}: it changed after it was listed; run the job under a new name to take the new content"),
+        ),
         Store::AlreadyExists { .. } => (ErrorKind::Conflict, format!("{action} {uri}: it exists already")),
         Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => (
             ErrorKind::Unreachable,

@@ -83,8 +83,10 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let runtime = CPU.get_or_init(|| Builder::new_multi_thread().worker_threads(cpu_threads()).thread_name("baler-cpu").enable_all().build().ok());
-    let runtime = runtime.as_ref().ok_or_else(|| Error::internal("cannot start the CPU runtime: the operating system refused its threads"))?;
+    let runtime =
+        CPU.get_or_init(|| Builder::new_multi_thread().worker_threads(cpu_threads()).thread_name("baler-cpu").enable_all().build().ok());
+    let runtime =
+        runtime.as_ref().ok_or_else(|| Error::internal("cannot start the CPU runtime: the operating system refused its threads"))?;
     Ok(Spawned(runtime.spawn(future)))
 }
 

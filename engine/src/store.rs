@@ -70,6 +70,15 @@ pub fn split_url(text: &str) -> Result<(String, String, String)> {
     }
 }
 
+/// The same URL in full: a relative path becomes `file:///…`, so that it means the same in every process and folder.
+///
+/// # Errors
+/// As [`split_url`].
+pub fn full_url(text: &str) -> Result<String> {
+    let (scheme, authority, key) = split_url(text)?;
+    Ok(format!("{scheme}://{authority}/{key}"))
+}
+
 fn absolute(path: &str) -> Result<String> {
     let full = std::path::absolute(FilePath::new(path)).map_err(|e| Error::config(format!("`{path}` is not a path")).with_source(e))?;
     let mut text = full.to_str().ok_or_else(|| Error::config(format!("`{path}` is not UTF-8")))?.trim_start_matches('/').to_string();
@@ -137,7 +146,9 @@ fn build_s3(bucket: &str) -> Result<impl ObjectStore> {
     }
     let endpoint = variable("AWS_ENDPOINT").or_else(|| variable("AWS_ENDPOINT_URL_S3")).or_else(|| variable("AWS_ENDPOINT_URL"));
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
-    for (name, key) in [("AWS_ACCESS_KEY_ID", "access_key_id"), ("AWS_SECRET_ACCESS_KEY", "secret_access_key"), ("AWS_SESSION_TOKEN", "session_token")] {
+    for (name, key) in
+        [("AWS_ACCESS_KEY_ID", "access_key_id"), ("AWS_SECRET_ACCESS_KEY", "secret_access_key"), ("AWS_SESSION_TOKEN", "session_token")]
+    {
         if let Some(value) = secret_file(name)? {
             let key = key.parse().map_err(|e| Error::internal("unknown S3 setting").with_source(e))?;
             builder = builder.with_config(key, value);
@@ -163,7 +174,8 @@ fn variable(name: &str) -> Option<String> {
 /// The content of the file which `<name>_FILE` names, without its final newline.
 fn secret_file(name: &str) -> Result<Option<String>> {
     let Some(file) = variable(&format!("{name}_FILE")) else { return Ok(None) };
-    let text = std::fs::read_to_string(&file).map_err(|e| Error::config(format!("cannot read {file}, which {name}_FILE names")).with_source(e))?;
+    let text =
+        std::fs::read_to_string(&file).map_err(|e| Error::config(format!("cannot read {file}, which {name}_FILE names")).with_source(e))?;
     Ok(Some(text.trim_end().to_string()))
 }
 

@@ -46,8 +46,7 @@ struct RunResult<'a> {
 }
 
 pub(super) async fn run(args: RunArgs, output: Output) -> Result<ExitCode> {
-    let text = std::fs::read_to_string(&args.file)
-        .map_err(|e| Error::config(format!("cannot read {}: {e}", args.file.display())))?;
+    let text = std::fs::read_to_string(&args.file).map_err(|e| Error::config(format!("cannot read {}: {e}", args.file.display())))?;
     let variables = parse_variables(&args.set)?;
     let name = match args.job {
         Some(name) => name,
@@ -98,7 +97,8 @@ pub(super) async fn prepare_job(context: &SessionContext, text: &str, variables:
             }
         }
     }
-    let insert = insert.ok_or_else(|| Error::config("a job file needs an INSERT INTO a MONGODB or BSON table; use `baler sql` for queries"))?;
+    let insert =
+        insert.ok_or_else(|| Error::config("a job file needs an INSERT INTO a MONGODB or BSON table; use `baler sql` for queries"))?;
     Job::prepare(context, job, &whole, insert).await
 }
 

@@ -76,8 +76,7 @@ impl BatchBuilder {
     /// Adds documents and gives the batches which they complete.
     pub fn add(&mut self, documents: &Documents) -> Vec<Batch> {
         let mut full = Vec::new();
-        for index in 0..documents.len() {
-            let document = documents.get(index);
+        for document in documents.iter() {
             if !self.open.is_empty() && self.open.bytes.len() + document.len() > self.limits.bytes_max {
                 full.extend(self.take());
             }

@@ -107,7 +107,9 @@ impl TableProvider for SinkTable {
         operation: InsertOp,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         if operation != InsertOp::Append {
-            return Err(Error::config("INSERT OVERWRITE and REPLACE INTO are not supported; set mongodb.write_mode to 'replace' instead").into());
+            return Err(
+                Error::config("INSERT OVERWRITE and REPLACE INTO are not supported; set mongodb.write_mode to 'replace' instead").into()
+            );
         }
         sum_counts(Arc::new(WriteExec::try_new(input, self.spec.clone(), self.job.clone())?))
     }

@@ -105,5 +105,7 @@ fn parse_splits(batches: &[RecordBatch]) -> Result<Vec<Split>> {
 pub fn splits_in(batch: &RecordBatch) -> Result<Vec<Split>> {
     let column = batch.column(0).as_string_opt::<i32>().ok_or_else(|| Error::internal("a split table has one text column"))?;
     let rows = column.iter().flatten().map(serde_json::from_str).collect::<serde_json::Result<Vec<_>>>();
-    rows.map_err(|e| Error::decode("a row of the split table cannot be read; scheduler, executors and client must be of one version").with_source(e))
+    rows.map_err(|e| {
+        Error::decode("a row of the split table cannot be read; scheduler, executors and client must be of one version").with_source(e)
+    })
 }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::Utc;
 use datafusion::arrow::array::{RecordBatch, UInt64Array};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::util::display::array_value_to_string;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -296,19 +297,20 @@ impl PartWriter {
                 },
             };
             let Some(rows) = next else { break };
-            let encoded = self.encoder.encode(&rows?)?;
-            for refused in encoded.refused {
-                let refused = Refused { id: refused.id, reason: refused.reason };
+            let rows = rows?;
+            let documents = self.encoder.encode(&rows)?;
+            for refused in documents.refused() {
+                let refused = Refused { id: self.id_of(&rows, refused.row)?, reason: refused.reason.clone() };
                 if !self.spec.keeps_dead_letters() {
                     return Err(Error::permanent(format!("{} cannot take document {}: {}", self.spec.target(), refused.id, refused.reason)));
                 }
                 totals.refused.push(refused);
             }
-            for index in 0..encoded.documents.len() {
-                totals.add(&DocumentFacts::read(encoded.documents.get(index))?);
+            for document in documents.iter() {
+                totals.add(&DocumentFacts::read(document)?);
             }
-            self.documents.add(encoded.documents.len());
-            for batch in batches.add(&encoded.documents) {
+            self.documents.add(documents.len());
+            for batch in batches.add(&documents) {
                 self.document_bytes.add(batch.bytes().len());
                 writer.write(batch).await?;
             }
@@ -322,6 +324,14 @@ impl PartWriter {
         totals.documents -= written.refused.len() as u64;
         totals.refused.extend(written.refused);
         Ok(totals)
+    }
+}
+
+impl PartWriter {
+    /// The `_id` of a row, as text, for an error or a dead letter.
+    fn id_of(&self, rows: &RecordBatch, row: usize) -> Result<String> {
+        let column = self.encoder.id_index().map(|index| rows.column(index)).ok_or_else(|| Error::internal("the rows have no _id"))?;
+        array_value_to_string(column, row).map_err(|e| Error::internal("an _id cannot be shown").with_source(e))
     }
 }
 
@@ -344,4 +354,3 @@ fn executor_name() -> String {
     let host = std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/etc/hostname"));
     format!("{}/{}", host.as_deref().unwrap_or("localhost").trim(), std::process::id())
 }
-

@@ -145,11 +145,9 @@ impl Manifest {
         let gone = then.keys().filter(|object| !current.contains_key(*object));
         let new = current.keys().filter(|object| !then.contains_key(*object));
         let mut differences = Vec::new();
-        for (what, names) in [
-            ("changed", changed.map(|(object, _)| object).collect::<Vec<_>>()),
-            ("gone", gone.collect()),
-            ("new", new.collect()),
-        ] {
+        for (what, names) in
+            [("changed", changed.map(|(object, _)| object).collect::<Vec<_>>()), ("gone", gone.collect()), ("new", new.collect())]
+        {
             if let Some(first) = names.first() {
                 differences.push(format!("{} {what} (first: {first})", names.len()));
             }
@@ -157,6 +155,10 @@ impl Manifest {
         if differences.is_empty() {
             return Ok(());
         }
-        Err(Error::conflict(format!("the input of job `{}` is not what it was begun with: objects {}; {remedy}", self.job, differences.join(", "))))
+        Err(Error::conflict(format!(
+            "the input of job `{}` is not what it was begun with: objects {}; {remedy}",
+            self.job,
+            differences.join(", ")
+        )))
     }
 }

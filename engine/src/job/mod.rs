@@ -17,6 +17,7 @@ pub mod verify;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::store::full_url;
 
 /// A job by name and place; travels in a plan so that writers find where receipts go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,6 @@ impl JobRef {
         if name.is_empty() || name.len() > 100 || name.starts_with('.') || !name.chars().all(is_plain) {
             return Err(Error::config(format!("`{name}` cannot name a job; take letters, digits, '-', '_' and '.', at most 100")));
         }
-        Ok(Self { state: state.to_string(), name: name.to_string(), attempt: 1 })
+        Ok(Self { state: full_url(state)?, name: name.to_string(), attempt: 1 })
     }
 }

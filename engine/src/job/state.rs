@@ -191,7 +191,11 @@ impl JobState {
 
     async fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let file = self.folder.join(name);
-        runtime::spawn_io(async move { read_file(&file).await })?.join().await??.map(|text| parse(&self.folder.join(name).uri, &text)).transpose()
+        runtime::spawn_io(async move { read_file(&file).await })?
+            .join()
+            .await??
+            .map(|text| parse(&self.folder.join(name).uri, &text))
+            .transpose()
     }
 
     async fn list(&self, name: &str) -> Result<Vec<object_store::path::Path>> {
@@ -211,7 +215,9 @@ impl JobState {
                 .map(|path| {
                     let file = Location { store: folder.store.clone(), uri: path.to_string(), path };
                     async move {
-                        let text = read_file(&file).await?.ok_or_else(|| Error::conflict(format!("{} was removed while it was read", file.uri)))?;
+                        let text = read_file(&file)
+                            .await?
+                            .ok_or_else(|| Error::conflict(format!("{} was removed while it was read", file.uri)))?;
                         parse(&file.uri, &text)
                     }
                 })

@@ -101,7 +101,10 @@ pub async fn verify(context: &SessionContext, job: &JobRef, deep: bool) -> Resul
     let manifest = state.manifest().await?;
     let manifest = manifest.ok_or_else(|| Error::config(format!("there is no job `{}` at {}", job.name, state.uri())))?;
     if manifest.objects.is_empty() {
-        return Err(Error::config(format!("job `{}` did not run split by split, so its documents cannot be traced to their source", job.name)));
+        return Err(Error::config(format!(
+            "job `{}` did not run split by split, so its documents cannot be traced to their source",
+            job.name
+        )));
     }
     let receipts = state.receipts().await?;
     let letters = state.dead_letters().await?;
@@ -139,7 +142,8 @@ fn audit_receipts(
 ) -> Vec<Audit> {
     let mut audits = Vec::new();
     let mut next: BTreeMap<&str, u64> = BTreeMap::new();
-    let cut_short: HashSet<&str> = letters.iter().filter(|letter| letter.byte_offset.is_some()).map(|letter| letter.split.as_str()).collect();
+    let cut_short: HashSet<&str> =
+        letters.iter().filter(|letter| letter.byte_offset.is_some()).map(|letter| letter.split.as_str()).collect();
     for split in splits {
         let covered = next.entry(&split.object).or_default();
         let Some(receipt) = receipts.remove(&split.id) else {
@@ -247,7 +251,8 @@ fn audit_documents(report: &mut Report, audits: &[Audit], mut stored: HashMap<St
                 let count = expected - found.len() as u64;
                 report.missing(count, format!("{object} bytes {first}–{end}: {count} of {expected} documents are not stored"));
             } else if digest.finish() != audit.receipt.digest && audit.receipt.dead_letters == 0 {
-                report.mismatched(format!("{object} bytes {first}–{end}: the stored documents are not those of receipt {}", audit.split.id));
+                report
+                    .mismatched(format!("{object} bytes {first}–{end}: the stored documents are not those of receipt {}", audit.split.id));
             }
             sound.push(Sound { split: audit.split.clone(), documents: found });
         }
@@ -327,7 +332,12 @@ async fn compare_split(sink: &SinkSpec, env: &Arc<RuntimeEnv>, sound: Sound) -> 
 }
 
 /// What is wrong with one document, if anything.
-async fn compare_document(split: &Split, facts: &DocumentFacts, document: &RawDocumentBuf, source: &mut SourceCursor) -> Result<Option<String>> {
+async fn compare_document(
+    split: &Split,
+    facts: &DocumentFacts,
+    document: &RawDocumentBuf,
+    source: &mut SourceCursor,
+) -> Result<Option<String>> {
     let name = format!("{} byte {}: document {}", split.object, facts.byte_offset, facts.id);
     if facts.id != document_id(split, facts.byte_offset as u64) {
         return Ok(Some(format!("{name} does not have the _id of its place")));

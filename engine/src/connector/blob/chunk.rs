@@ -238,7 +238,8 @@ mod tests {
     #[test]
     fn a_line_longer_than_a_split_belongs_to_the_split_of_its_first_byte() {
         let data = [b"short\n".as_slice(), &[b'x'; 50], b"\nlast"].concat();
-        let starts: Vec<_> = (0..data.len() as u64).step_by(10).map(|start| (start, chunks(&data, Boundary::Line, 1000, start..start + 10, 7))).collect();
+        let starts: Vec<_> =
+            (0..data.len() as u64).step_by(10).map(|start| (start, chunks(&data, Boundary::Line, 1000, start..start + 10, 7))).collect();
         assert_eq!(starts[0].1.len(), 1);
         assert_eq!(starts[0].1[0].1.len(), 57);
         assert!(starts[1..5].iter().all(|(_, found)| found.is_empty()));

@@ -29,14 +29,8 @@ pub enum Compression {
 
 impl Compression {
     /// The words of option `blob.compression`.
-    pub const WORDS: &[(&str, Self)] = &[
-        ("auto", Self::Auto),
-        ("none", Self::None),
-        ("gzip", Self::Gzip),
-        ("zstd", Self::Zstd),
-        ("bzip2", Self::Bzip2),
-        ("xz", Self::Xz),
-    ];
+    pub const WORDS: &[(&str, Self)] =
+        &[("auto", Self::Auto), ("none", Self::None), ("gzip", Self::Gzip), ("zstd", Self::Zstd), ("bzip2", Self::Bzip2), ("xz", Self::Xz)];
 
     /// How many first bytes [`Self::from_magic`] looks at.
     pub const MAGIC_BYTES: usize = 10;
@@ -55,7 +49,9 @@ impl Compression {
     /// What the first bytes say: the signatures of RFC 1952, RFC 8878, bzip2 (with its block signature, because `BZh` alone
     /// could be text) and the .xz format.
     pub fn from_magic(head: &[u8]) -> Self {
-        let is_bzip2_block = |rest: &[u8]| rest.starts_with(&[0x31, 0x41, 0x59, 0x26, 0x53, 0x59]) || rest.starts_with(&[0x17, 0x72, 0x45, 0x38, 0x50, 0x90]);
+        let is_bzip2_block = |rest: &[u8]| {
+            rest.starts_with(&[0x31, 0x41, 0x59, 0x26, 0x53, 0x59]) || rest.starts_with(&[0x17, 0x72, 0x45, 0x38, 0x50, 0x90])
+        };
         match head {
             [0x1f, 0x8b, 0x08, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
@@ -74,7 +70,9 @@ impl Compression {
         Ok(match self {
             Self::Auto | Self::None => Box::new(input),
             Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-            Self::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input).map_err(|e| Error::internal("starting zstd").with_source(e))?),
+            Self::Zstd => {
+                Box::new(zstd::stream::read::Decoder::with_buffer(input).map_err(|e| Error::internal("starting zstd").with_source(e))?)
+            }
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
             Self::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(input)),
         })

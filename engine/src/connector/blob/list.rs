@@ -29,11 +29,8 @@ pub async fn list_splits(env: &Arc<RuntimeEnv>, spec: &BlobSpec) -> Result<Vec<S
     let (spec, env) = (spec.clone(), Arc::clone(env));
     runtime::spawn_io(async move {
         let (location, objects) = list_objects(&env, &spec.location).await?;
-        let mut splits: Vec<Split> = futures::stream::iter(objects)
-            .map(|meta| cut_object(&location, &spec, meta))
-            .buffered(PEEKS_IN_FLIGHT)
-            .try_concat()
-            .await?;
+        let mut splits: Vec<Split> =
+            futures::stream::iter(objects).map(|meta| cut_object(&location, &spec, meta)).buffered(PEEKS_IN_FLIGHT).try_concat().await?;
         splits.sort_by(|a, b| (&a.object, a.start).cmp(&(&b.object, b.start)));
         Ok(splits)
     })?
@@ -79,7 +76,9 @@ async fn list_objects(env: &RuntimeEnv, url: &str) -> Result<(Location, Vec<Obje
 async fn list_below(place: &Location, url: &str) -> Result<Vec<ObjectMeta>> {
     let listed = place.store.list(Some(&place.path)).try_collect().await;
     listed.map_err(|e| match &e {
-        object_store::Error::NotFound { .. } => Error::permanent(format!("listing {url}: the bucket or folder does not exist; check the LOCATION")),
+        object_store::Error::NotFound { .. } => {
+            Error::permanent(format!("listing {url}: the bucket or folder does not exist; check the LOCATION"))
+        }
         _ => store_error("listing", url, &e),
     })
 }

@@ -27,6 +27,7 @@ pub use self::scan::BlobScanExec;
 use super::split::{Split, split_table};
 use crate::error::{Error, Result};
 use crate::options::TableOptions;
+use crate::store::full_url;
 
 /// Columns of a BLOB table (DESIGN section 4).
 pub static BLOB_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -65,7 +66,7 @@ pub enum OnCorrupt {
 /// Description of a BLOB table; holds no client and no secret, so it may travel in a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobSpec {
-    /// Object, prefix (ends with `/`) or glob, as the user wrote it.
+    /// Object, prefix (ends with `/`) or glob; a full URL.
     pub location: String,
     /// Bytes of one split; 128 MiB as Spark and HDFS have it: large enough to amortise a task, small enough to retry.
     pub split_bytes: u64,
@@ -90,15 +91,18 @@ impl BlobSpec {
     pub fn try_new(location: &str, options: &std::collections::HashMap<String, String>) -> Result<Self> {
         let mut options = TableOptions::try_new("blob", options)?;
         let spec = Self {
-            location: location.to_string(),
+            location: full_url(location)?,
             split_bytes: options.take_bytes("split_size", 128 << 20, 1, 1 << 40)?,
             chunk_bytes: options.take_bytes("chunk_size", 1 << 20, 1, CHUNK_BYTES_MAX)?,
             boundary: options.take_choice("boundary", Boundary::Line, &[("line", Boundary::Line), ("none", Boundary::None)])?,
             compression: options.take_choice("compression", Compression::Auto, Compression::WORDS)?,
-            on_corrupt: options.take_choice("on_corrupt", OnCorrupt::Fail, &[("fail", OnCorrupt::Fail), ("dead_letter", OnCorrupt::DeadLetter)])?,
+            on_corrupt: options.take_choice(
+                "on_corrupt",
+                OnCorrupt::Fail,
+                &[("fail", OnCorrupt::Fail), ("dead_letter", OnCorrupt::DeadLetter)],
+            )?,
         };
         options.finish()?;
-        crate::store::split_url(location)?;
         Ok(spec)
     }
 }

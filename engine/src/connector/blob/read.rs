@@ -142,8 +142,7 @@ async fn read_blocks(
         }
         return Err(Error::internal(format!("{} is not a local file", location.uri)));
     }
-    let mut blocks =
-        futures::stream::iter(ranges).map(|range| fetch_block(location, version, range, shape)).buffered(RANGES_IN_FLIGHT);
+    let mut blocks = futures::stream::iter(ranges).map(|range| fetch_block(location, version, range, shape)).buffered(RANGES_IN_FLIGHT);
     while let Some(block) = blocks.next().await {
         if sender.send(Ok(block?)).await.is_err() {
             break;

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMillisecondArray};
+use datafusion::arrow::array::{
+    ArrayRef, BinaryArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMillisecondArray,
+};
 use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -55,7 +57,8 @@ impl BlobScanExec {
             None => Arc::clone(&BLOB_SCHEMA),
         };
         let partitions = Partitioning::UnknownPartitioning(input.output_partitioning().partition_count());
-        let properties = PlanProperties::new(EquivalenceProperties::new(schema), partitions, EmissionType::Incremental, Boundedness::Bounded);
+        let properties =
+            PlanProperties::new(EquivalenceProperties::new(schema), partitions, EmissionType::Incremental, Boundedness::Bounded);
         Ok(Self { input, spec, projection, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new(), dead_letters: None })
     }
 
@@ -181,7 +184,9 @@ impl SplitReader {
                 }
                 Some(Err(error)) if error.kind() == ErrorKind::Decode && self.spec.on_corrupt == OnCorrupt::DeadLetter => {
                     let log = self.dead_letters.as_ref().ok_or_else(|| {
-                        Error::config("blob.on_corrupt = 'dead_letter' needs a job: use `baler run`, which keeps dead letters in the job's state")
+                        Error::config(
+                            "blob.on_corrupt = 'dead_letter' needs a job: use `baler run`, which keeps dead letters in the job's state",
+                        )
                     })?;
                     log.add(DeadLetter::rest_of_object(split, chunker.position(), error.to_string()));
                     return Ok(true);

@@ -22,12 +22,12 @@ use super::batch::BatchLimits;
 use super::sink::OnError;
 use crate::error::{Result, store_error};
 use crate::options::TableOptions;
-use crate::store::{Location, locate};
+use crate::store::{Location, full_url, locate};
 
 /// Description of a dump folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BsonSpec {
-    /// The dump folder, as the user wrote it.
+    /// The dump folder; a full URL.
     pub location: String,
     /// Database: the folder's subfolder.
     pub database: String,
@@ -51,8 +51,7 @@ impl BsonSpec {
         let (database, collection) = super::mongodb::split_namespace(&namespace)?;
         let on_error = options.take_choice("on_error", OnError::Fail, OnError::WORDS)?;
         options.finish()?;
-        crate::store::split_url(location)?;
-        Ok(Self { location: location.to_string(), database, collection, on_error })
+        Ok(Self { location: full_url(location)?, database, collection, on_error })
     }
 
     pub(super) fn target(&self) -> String {

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use ::bson::RawDocumentBuf;
 use ::mongodb::error::{Error as DriverError, ErrorKind as DriverKind, WriteFailure};
 use ::mongodb::options::{Acknowledgment, AuthMechanism, ClientOptions, Credential, WriteConcern};
 use ::mongodb::{Client, Collection};
-use ::bson::RawDocumentBuf;
 
 use super::MongodbSpec;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,8 +26,9 @@ pub(super) async fn client(spec: &MongodbSpec) -> Result<Client> {
     if let Some(client) = clients.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
         return Ok(client.clone());
     }
-    let mut options =
-        ClientOptions::parse(&spec.uri).await.map_err(|e| Error::config(format!("`{}` is not a valid connection string", spec.uri)).with_source(e))?;
+    let mut options = ClientOptions::parse(&spec.uri)
+        .await
+        .map_err(|e| Error::config(format!("`{}` is not a valid connection string", spec.uri)).with_source(e))?;
     options.app_name = Some("baler".to_string());
     options.server_selection_timeout.get_or_insert(SELECTION_TIMEOUT);
     options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
@@ -37,7 +38,8 @@ pub(super) async fn client(spec: &MongodbSpec) -> Result<Client> {
         let mechanism = given.and_then(|credential| credential.mechanism).or(None::<AuthMechanism>);
         options.credential = Some(Credential::builder().username(username).password(password).source(source).mechanism(mechanism).build());
     }
-    let client = Client::with_options(options).map_err(|e| Error::config(format!("cannot set up a client for {}", spec.target())).with_source(e))?;
+    let client =
+        Client::with_options(options).map_err(|e| Error::config(format!("cannot set up a client for {}", spec.target())).with_source(e))?;
     Ok(clients.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(client).clone())
 }
 
@@ -91,10 +93,13 @@ pub(super) fn driver_error(spec: &MongodbSpec, action: &str, error: &DriverError
         DriverKind::Write(WriteFailure::WriteConcernError(concern)) if is_transient_code(concern.code) => {
             Error::new(ErrorKind::Transient, format!("{action} {target}: {text}"))
         }
-        DriverKind::Io(_) | DriverKind::ConnectionPoolCleared { .. } | DriverKind::DnsResolve { .. } | DriverKind::InvalidResponse { .. } => {
-            Error::new(ErrorKind::Transient, format!("{action} {target}: {text}"))
+        DriverKind::Io(_)
+        | DriverKind::ConnectionPoolCleared { .. }
+        | DriverKind::DnsResolve { .. }
+        | DriverKind::InvalidResponse { .. } => Error::new(ErrorKind::Transient, format!("{action} {target}: {text}")),
+        DriverKind::ServerSelection { .. } if text.contains("Authentication failed") || text.contains("SCRAM failure") => {
+            denied(spec, action, &text)
         }
-        DriverKind::ServerSelection { .. } if text.contains("Authentication failed") || text.contains("SCRAM failure") => denied(spec, action, &text),
         DriverKind::ServerSelection { .. } => Error::new(ErrorKind::Transient, format!("{action} {target}: no server answers: {text}")),
         DriverKind::InvalidArgument { .. } | DriverKind::InvalidTlsConfig { .. } | DriverKind::IncompatibleServer { .. } => {
             Error::config(format!("{action} {target}: {text}"))

@@ -30,7 +30,9 @@ pub(super) async fn shard_collection(spec: &MongodbSpec, client: &Client) -> Res
         if let Err(error) = admin.run_command(command).await {
             match error.kind.as_ref() {
                 ::mongodb::error::ErrorKind::Command(answer) if is_done_already(answer.code) => {}
-                ::mongodb::error::ErrorKind::Command(answer) if answer.message.contains("not empty") || answer.message.contains("index") => {
+                ::mongodb::error::ErrorKind::Command(answer)
+                    if answer.message.contains("not empty") || answer.message.contains("index") =>
+                {
                     return Err(Error::config(format!(
                         "{} holds documents and is not sharded; shard it by hand, or set mongodb.shard_key to 'none' to load it as it is: {}",
                         spec.target(),

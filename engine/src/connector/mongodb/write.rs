@@ -44,7 +44,12 @@ impl MongodbWriter {
     /// # Errors
     /// Config, for a bad connection string or missing credentials.
     pub async fn open(spec: &MongodbSpec) -> Result<Self> {
-        Ok(Self { spec: Arc::new(spec.clone()), collection: collection(spec).await?, under_way: VecDeque::new(), written: Written::default() })
+        Ok(Self {
+            spec: Arc::new(spec.clone()),
+            collection: collection(spec).await?,
+            under_way: VecDeque::new(),
+            written: Written::default(),
+        })
     }
 
     async fn settle_oldest(&mut self) -> Result<()> {
@@ -274,7 +279,10 @@ async fn upsert(
     if let Ok(concern) = answer.get_document("writeConcernError") {
         let (code, message) = (concern.get_i32("code").unwrap_or_default(), concern.get_str("errmsg").unwrap_or_default().to_string());
         let kind = if is_transient_code(code) { ErrorKind::Transient } else { ErrorKind::Permanent };
-        return attempt_again(pending, Error::new(kind, format!("writing to {}: the write concern was not met: {message} ({code})", spec.target())));
+        return attempt_again(
+            pending,
+            Error::new(kind, format!("writing to {}: the write concern was not met: {message} ({code})", spec.target())),
+        );
     }
     let errors: Vec<IndexedWriteError> = match answer.get_array("writeErrors") {
         Err(_) => Vec::new(),
@@ -282,12 +290,15 @@ async fn upsert(
             .map_err(|e| Error::internal(format!("{} answered in an unknown form", spec.target())).with_source(e))?,
     };
     // A duplicate key here is a race of two upserts of one _id: the next attempt finds the document.
-    let races: Vec<_> = errors.iter().filter(|error| error.code == DUPLICATE_KEY).filter_map(|error| pending.get(error.index).cloned()).collect();
+    let races: Vec<_> =
+        errors.iter().filter(|error| error.code == DUPLICATE_KEY).filter_map(|error| pending.get(error.index).cloned()).collect();
     let others: Vec<_> = errors.into_iter().filter(|error| error.code != DUPLICATE_KEY).collect();
     let mut attempt = settle_errors(spec, collection, pending, &others, written).await?;
     if !races.is_empty() {
         attempt.again.extend(races);
-        attempt.cause.get_or_insert_with(|| Error::new(ErrorKind::Transient, format!("writing to {}: two writers met at one _id", spec.target())));
+        attempt
+            .cause
+            .get_or_insert_with(|| Error::new(ErrorKind::Transient, format!("writing to {}: two writers met at one _id", spec.target())));
     }
     Ok(attempt)
 }
