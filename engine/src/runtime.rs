@@ -63,8 +63,8 @@ where
     Ok(Spawned(io()?.spawn(future)))
 }
 
-/// Runs blocking `work` (file reads, decoders) on a thread of the I/O runtime's blocking pool. It runs to its end even if the
-/// handle is dropped, so it must stop by itself when its channel closes.
+/// Runs blocking `work` (writing files) on a thread of the I/O runtime's blocking pool. Dropping the handle keeps work that has
+/// not begun from beginning; work that has begun goes on to its end.
 ///
 /// # Errors
 /// As [`io`].

@@ -3,9 +3,8 @@
 use std::io::{BufReader, Read};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
-use super::read::{Block, BlockResult, BlockShape, BlockStream};
+use super::read::{Block, BlockSender, BlockShape, BlockStream};
 use crate::error::{Error, Result};
 use crate::runtime;
 
@@ -84,16 +83,15 @@ impl Compression {
 /// # Errors
 /// Internal, when no thread can be had.
 pub fn decompress(object: String, compression: Compression, input: BlockStream, shape: BlockShape) -> Result<BlockStream> {
-    // One block waits while the next is decoded.
-    let (sender, receiver) = mpsc::channel(1);
-    runtime::spawn_blocking(move || {
+    let (sender, blocks) = BlockStream::channel();
+    let decoder = runtime::io()?.spawn_blocking(move || {
         let mut input = BlockInput { input, current: None, consumed: 0, failure: None };
-        if let Err(error) = decode_blocks(&object, compression, &mut input, shape, &sender) {
-            // A receiver that is gone has no use for the error.
-            drop(sender.blocking_send(Err(error)));
-        }
-    })
-    .map(|_runs_until_its_channel_closes| BlockStream::new(receiver))
+        let ended = decode_blocks(&object, compression, &mut input, shape, &sender);
+        // A receiver that is gone has no use for the end.
+        drop(sender.blocking_send(ended.map(|()| None)));
+    });
+    drop(decoder); // it goes on by itself, until the receiver is dropped
+    Ok(blocks)
 }
 
 fn decode_blocks(
@@ -101,7 +99,7 @@ fn decode_blocks(
     compression: Compression,
     input: &mut BlockInput,
     shape: BlockShape,
-    sender: &mpsc::Sender<BlockResult>,
+    sender: &BlockSender,
 ) -> Result<()> {
     let mut decoder = compression.decoder(&mut *input)?;
     let mut offset = 0u64;
@@ -123,7 +121,7 @@ fn decode_blocks(
         let is_end = filled < buffer.len();
         buffer.truncate(filled);
         let length = (filled - shape.headroom) as u64;
-        if length > 0 && sender.blocking_send(Ok(Block { buffer, start: shape.headroom, offset })).is_err() {
+        if length > 0 && sender.blocking_send(Ok(Some(Block { buffer, start: shape.headroom, offset }))).is_err() {
             return Ok(());
         }
         offset += length;
@@ -131,11 +129,10 @@ fn decode_blocks(
             drop(decoder);
             return Err(input.failure.take().unwrap_or_else(|| {
                 Error::decode(format!(
-                    "{object}: the {} stream is corrupt or truncated at byte {offset} of its content (byte {} of {} as stored); \
+                    "{object}: the {} stream is corrupt or truncated at byte {offset} of its content (near byte {} as stored); \
                      replace the object, or set blob.on_corrupt to 'dead_letter' to go on without the rest of it",
                     compression.name(),
-                    input.consumed,
-                    "the object"
+                    input.consumed
                 ))
                 .with_source(cause)
             }));

@@ -51,24 +51,29 @@ pub struct BlockShape {
     pub block_bytes: usize,
 }
 
+/// Where a reader sends its blocks; `None` says that it came to the end. A channel which closes without that word means that
+/// the reader died, which must never look like the end of an object.
+pub type BlockSender = mpsc::Sender<Result<Option<Block>>>;
+
 /// Blocks in order of offset, at most one waiting. Dropping it stops the reader.
 #[derive(Debug)]
 pub struct BlockStream {
     first: Option<Block>,
-    receiver: mpsc::Receiver<BlockResult>,
+    receiver: mpsc::Receiver<Result<Option<Block>>>,
 }
 
 impl BlockStream {
-    /// Wraps the receiving end of a reader's channel.
-    pub fn new(receiver: mpsc::Receiver<BlockResult>) -> Self {
-        Self { first: None, receiver }
+    /// A stream and the end which a reader sends to.
+    pub fn channel() -> (BlockSender, Self) {
+        let (sender, receiver) = mpsc::channel(1);
+        (sender, Self { first: None, receiver })
     }
 
-    /// The next block; `None` at the end. Cancel-safe.
+    /// The next block; `None` at the end, after which it must not be called again. Cancel-safe.
     pub async fn next(&mut self) -> Option<BlockResult> {
         match self.first.take() {
             Some(block) => Some(Ok(block)),
-            None => self.receiver.recv().await,
+            None => end_or_block(self.receiver.recv().await),
         }
     }
 
@@ -76,7 +81,7 @@ impl BlockStream {
     pub fn blocking_next(&mut self) -> Option<BlockResult> {
         match self.first.take() {
             Some(block) => Some(Ok(block)),
-            None => self.receiver.blocking_recv(),
+            None => end_or_block(self.receiver.blocking_recv()),
         }
     }
 
@@ -87,6 +92,10 @@ impl BlockStream {
     }
 }
 
+fn end_or_block(received: Option<Result<Option<Block>>>) -> Option<BlockResult> {
+    received.unwrap_or_else(|| Err(Error::internal("the reader of an object ended before the object did"))).transpose()
+}
+
 /// Reads `range` of an object whose etag must still be `version`, and goes on after its end in small blocks for as long as
 /// the stream is pulled, up to `size`.
 ///
@@ -94,16 +103,14 @@ impl BlockStream {
 /// Internal, when no thread can be had. The stream itself yields Conflict when the object changed, Transient when
 /// the store failed for longer than the retries last, Permanent when it is gone or denied.
 pub fn read_range(location: Location, version: String, range: Range<u64>, size: u64, shape: BlockShape) -> Result<BlockStream> {
-    let (sender, receiver) = mpsc::channel(1);
+    let (sender, blocks) = BlockStream::channel();
     let reader = runtime::io()?.spawn(async move {
         let ended = read_blocks(&location, &version, plan_ranges(range, size, shape.block_bytes as u64), shape, &sender).await;
-        if let Err(error) = ended {
-            // A receiver that is gone has no use for the error.
-            drop(sender.send(Err(error)).await);
-        }
+        // A receiver that is gone has no use for the end.
+        drop(sender.send(ended.map(|()| None)).await);
     });
-    drop(reader); // it ends by itself when the receiver is dropped
-    Ok(BlockStream::new(receiver))
+    drop(reader); // it goes on by itself, until the receiver is dropped
+    Ok(blocks)
 }
 
 /// The ranges to request: full blocks up to the range's end, then growing ones up to the object's.
@@ -131,7 +138,7 @@ async fn read_blocks(
     version: &str,
     ranges: impl Iterator<Item = Range<u64>> + Send + 'static,
     shape: BlockShape,
-    sender: &mpsc::Sender<BlockResult>,
+    sender: &BlockSender,
 ) -> Result<()> {
     let open = GetOptions { range: Some(GetRange::Bounded(0..1)), ..condition(version) };
     if location.uri.starts_with("file://") {
@@ -144,7 +151,7 @@ async fn read_blocks(
     }
     let mut blocks = futures::stream::iter(ranges).map(|range| fetch_block(location, version, range, shape)).buffered(RANGES_IN_FLIGHT);
     while let Some(block) = blocks.next().await {
-        if sender.send(Ok(block?)).await.is_err() {
+        if sender.send(Ok(Some(block?))).await.is_err() {
             break;
         }
     }
@@ -189,7 +196,7 @@ fn read_file(
     file: &File,
     ranges: impl Iterator<Item = Range<u64>>,
     shape: BlockShape,
-    sender: &mpsc::Sender<BlockResult>,
+    sender: &BlockSender,
 ) -> Result<()> {
     let state = |file: &File| -> std::io::Result<_> {
         let meta = file.metadata()?;
@@ -207,7 +214,7 @@ fn read_file(
         if state(file).map_err(failed)? != opened {
             return Err(changed());
         }
-        if sender.blocking_send(Ok(Block { buffer, start: shape.headroom, offset: range.start })).is_err() {
+        if sender.blocking_send(Ok(Some(Block { buffer, start: shape.headroom, offset: range.start }))).is_err() {
             break;
         }
     }
