@@ -19,7 +19,7 @@ async fn query(sql: &str) -> crate::Result<Vec<RecordBatch>> {
 /// The rows of a query, trimmed, without the frame.
 async fn rows(sql: &str) -> Vec<String> {
     let shown = pretty_format_batches(&query(sql).await.unwrap()).unwrap().to_string();
-    shown.lines().skip(3).filter(|line| line.starts_with('|')).map(|line| line.trim_matches('|').trim().to_string()).collect()
+    shown.lines().skip(3).filter(|line| line.starts_with('|')).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ").trim_matches('|').trim().to_string()).collect()
 }
 
 async fn error(sql: &str) -> String {
@@ -60,7 +60,7 @@ async fn every_text_and_binary_type_goes_round() {
 
 #[tokio::test]
 async fn constants_and_nulls_give_constants_and_nulls() {
-    assert_eq!(rows("SELECT octet_length('ü'), octet_length(x'00ff'), octet_length(NULL), octet_length(12345)").await, ["2            | 2                         |                    | 5"]);
+    assert_eq!(rows("SELECT octet_length('ü'), octet_length(x'00ff'), octet_length(NULL), octet_length(12345)").await, ["2 | 2 | | 5"]);
     assert_eq!(rows("SELECT crc32('123456789')").await, ["3421780262"]);
     assert_eq!(rows("SELECT compression_ratio('aaaa', 'bb') AS r").await, ["2.0"]);
     assert_eq!(rows("SELECT compression_ratio(10, 4) AS r").await, ["2.5"]);
