@@ -1,4 +1,5 @@
 //! Baler.
+pub mod connector;
 pub mod error;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,5 @@
+//! Sources and sinks, and what they share.
+//!
+//! - [`document`]: rows to BSON documents and back.
+
+pub mod document;
