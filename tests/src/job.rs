@@ -1,6 +1,5 @@
 //! One job of a test: its input, sink, SQL file and state folder, and the calls of `baler` which work on it.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,15 +7,22 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::baler::{Baler, Finished};
+use crate::corpus::Shape;
 use crate::dump_reader::{self, Stored};
+use crate::minio::Bucket;
 use crate::mongo::Collection;
 use crate::servers::Scratch;
+
+/// What a test put in: URI → bytes after decompression.
+pub type Objects = BTreeMap<String, Vec<u8>>;
 
 /// Where a job's documents go.
 #[derive(Debug)]
 pub enum Sink<'a> {
     /// A folder in mongodump's layout.
     Bson(PathBuf),
+    /// A prefix of a bucket in mongodump's layout.
+    S3(&'a Bucket, String),
     /// A collection.
     Mongo(Collection<'a>),
 }
@@ -26,13 +32,18 @@ impl Sink<'_> {
     pub fn read(&self) -> Stored {
         match self {
             Self::Bson(folder) => dump_reader::read_dump(folder),
+            Self::S3(bucket, prefix) => {
+                let copy = Scratch::new();
+                bucket.download(prefix, copy.path());
+                dump_reader::read_dump(copy.path())
+            }
             Self::Mongo(collection) => Stored::new(collection.read()),
         }
     }
 
     fn table(&self, options: &[(&str, &str)]) -> String {
         match self {
-            Self::Bson(_) => table("documents", "BSON", "${OUTPUT}", options),
+            Self::Bson(_) | Self::S3(..) => table("documents", "BSON", "${OUTPUT}", options),
             Self::Mongo(_) => table("documents", "MONGODB", "${OUTPUT}", options),
         }
     }
@@ -40,6 +51,7 @@ impl Sink<'_> {
     fn location(&self) -> String {
         match self {
             Self::Bson(folder) => format!("file://{}", folder.display()),
+            Self::S3(bucket, prefix) => bucket.url(prefix),
             Self::Mongo(collection) => collection.url.clone(),
         }
     }
@@ -81,9 +93,12 @@ pub struct Job<'a> {
     pub level: u8,
     /// The environment of `baler`.
     pub variables: Vec<(String, String)>,
+    /// A SQL file of the repository in place of the one made here.
+    pub file: Option<PathBuf>,
+    /// What `--state` says.
+    pub state: String,
     /// A folder of the test's own: input files, SQL file, dump, state.
     pub scratch: Scratch,
-    written: RefCell<usize>,
 }
 
 impl<'a> Job<'a> {
@@ -99,8 +114,9 @@ impl<'a> Job<'a> {
             sink_options: Vec::new(),
             level: 9,
             variables: Vec::new(),
+            file: None,
+            state: format!("file://{}", scratch.join("state").display()),
             scratch,
-            written: RefCell::new(0),
         }
     }
 
@@ -116,28 +132,44 @@ impl<'a> Job<'a> {
         let path = self.scratch.join("input").join(name);
         fs::create_dir_all(path.parent().expect("a parent")).expect("cannot make a folder");
         fs::write(&path, bytes).expect("cannot write an input file");
-        *self.written.borrow_mut() += bytes.len();
         format!("file://{}", path.display())
     }
 
-    /// The state folder of this job.
-    pub fn state(&self) -> PathBuf {
+    /// The state folder of this job, where it is local.
+    pub fn state_folder(&self) -> PathBuf {
         self.scratch.join("state").join(&self.name)
+    }
+
+    /// Writes one input file per shape and returns what must come out.
+    pub fn add_shapes(&self, shapes: &[Shape]) -> Objects {
+        shapes.iter().map(|shape| (self.add_file(&shape.name, &shape.stored), shape.content.clone())).collect()
+    }
+
+    /// The receipts as they are now: path → bytes. A receipt never changes.
+    pub fn receipt_files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let paths = files(&self.state_folder().join("receipts"));
+        paths
+            .into_iter()
+            .map(|path| {
+                let bytes = fs::read(&path).expect("a receipt");
+                (path, bytes)
+            })
+            .collect()
     }
 
     /// How many splits have a receipt.
     pub fn receipts(&self) -> usize {
-        files(&self.state().join("receipts")).len()
+        files(&self.state_folder().join("receipts")).len()
     }
 
     /// Whether the job is committed.
     pub fn is_committed(&self) -> bool {
-        self.state().join("commit.json").exists()
+        self.state_folder().join("commit.json").exists()
     }
 
     /// The dead letters, as JSON.
     pub fn dead_letters(&self) -> Vec<Value> {
-        let folder = self.state().join("dead-letters");
+        let folder = self.state_folder().join("dead-letters");
         let json = files(&folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "json"));
         json.map(|path| serde_json::from_slice(&fs::read(&path).expect("a dead letter")).expect("a dead letter is JSON")).collect()
     }
@@ -149,17 +181,14 @@ impl<'a> Job<'a> {
 
     /// `baler run`, ready to start.
     pub fn call(&self) -> Baler {
-        let file = self.scratch.join("job.sql");
-        fs::write(&file, self.sql()).expect("cannot write a SQL file");
+        let file = self.file.clone().unwrap_or_else(|| self.scratch.join("job.sql"));
+        if self.file.is_none() {
+            fs::write(&file, self.sql()).expect("cannot write a SQL file");
+        }
         let set = [format!("INPUT={}", self.input), format!("OUTPUT={}", self.sink.location())];
         let file = file.display().to_string();
-        let arguments =
-            ["run", &file, "--job", &self.name, "--state", &self.state_url(), "--set", &set[0], "--set", &set[1]].map(String::from);
+        let arguments = ["run", &file, "--job", &self.name, "--state", &self.state, "--set", &set[0], "--set", &set[1]].map(String::from);
         Baler::new(arguments).envs(&self.variables)
-    }
-
-    fn state_url(&self) -> String {
-        format!("file://{}", self.scratch.join("state").display())
     }
 
     /// Runs it and asserts success.
@@ -170,7 +199,7 @@ impl<'a> Job<'a> {
 
     /// `baler verify --deep --output json`, ready to start.
     pub fn verify_call(&self) -> Baler {
-        let arguments = ["verify", "--job", &self.name, "--state", &self.state_url(), "--deep", "--output", "json"].map(String::from);
+        let arguments = ["verify", "--job", &self.name, "--state", &self.state, "--deep", "--output", "json"].map(String::from);
         Baler::new(arguments).envs(&self.variables)
     }
 
@@ -183,8 +212,14 @@ impl<'a> Job<'a> {
 
     /// Asserts that everything of `expected` (URI → bytes) is stored once and verified: by `baler verify` and by the reader of these tests.
     #[track_caller]
-    pub fn expect_complete(&self, expected: &BTreeMap<String, Vec<u8>>) -> Stored {
+    pub fn expect_complete(&self, expected: &Objects) -> Stored {
         assert!(self.is_committed(), "the job has no commit.json");
+        self.expect_verified(expected)
+    }
+
+    /// As [`Job::expect_complete`], where the state is not local.
+    #[track_caller]
+    pub fn expect_verified(&self, expected: &Objects) -> Stored {
         assert_eq!(self.verify(0).counts(), [0, 0, 0], "missing, duplicate, mismatched");
         let stored = self.sink.read();
         stored.expect_objects(expected);

@@ -13,7 +13,7 @@
 //! | [`dump_reader`] | reads what was written, without any code of the engine |
 //!
 //! Nothing here waits for a time to pass: [`wait_until`] waits for a condition and has a deadline.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness ends the test which uses it")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a harness ends the test which uses it")]
 
 pub mod baler;
 pub mod cache;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder, AwsAuthorizer, AwsCredential};
 use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
 use object_store::path::Path as Key;
@@ -155,6 +155,21 @@ impl Bucket {
     /// Writes an object. The key is taken as it is, with every `%`, `#` and space.
     pub fn put(&self, key: &str, bytes: &[u8]) {
         block_on(self.store.put(&raw_key(key), bytes.to_vec().into())).expect("cannot write an object");
+    }
+
+    /// Writes many objects, some at a time.
+    pub fn put_all(&self, objects: &[(String, Vec<u8>)]) {
+        let puts = objects.iter().map(|(key, bytes)| async move { self.store.put(&raw_key(key), bytes.clone().into()).await });
+        block_on(futures::stream::iter(puts).buffer_unordered(16).try_collect::<Vec<_>>()).expect("cannot write objects");
+    }
+
+    /// Copies all objects below a prefix into a folder, under their names without the prefix.
+    pub fn download(&self, prefix: &str, folder: &Path) {
+        for key in self.list(prefix) {
+            let path = folder.join(key.trim_start_matches(prefix).trim_start_matches('/'));
+            fs::create_dir_all(path.parent().expect("a parent")).expect("cannot make a folder");
+            fs::write(path, self.get(&key)).expect("cannot write a file");
+        }
     }
 
     /// Reads an object.

@@ -40,6 +40,7 @@ struct Supervisor {
 
 static SUPERVISOR: OnceLock<Supervisor> = OnceLock::new();
 
+#[expect(clippy::zombie_processes, reason = "the watchdog outlives this process, which is its purpose")]
 fn supervisor() -> &'static Supervisor {
     SUPERVISOR.get_or_init(|| {
         let folder = tempfile::Builder::new().prefix("baler-tests-").tempdir().expect("cannot make a temporary folder").keep();
