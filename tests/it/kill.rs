@@ -5,7 +5,6 @@ use baler_tests::job::{Job, Objects};
 use baler_tests::mongo::Mongo;
 use baler_tests::proxy::{Fault, Protocol, Proxy};
 use baler_tests::servers::say;
-use baler_tests::wait_until;
 
 const SIGKILL: i32 = 9;
 
@@ -144,9 +143,10 @@ fn a_resumed_job_reads_no_split_again_which_has_a_receipt() {
     let proxy = Proxy::start(mongo.port, Protocol::Mongo);
     let job = Job::new().into_collection(mongo.collection_at(proxy.port));
     let expected = add_input(&job);
-    let run = job.call().start();
-    wait_until("some receipts exist", || job.receipts() >= 5);
-    assert_eq!(run.kill().signal, Some(SIGKILL), "the job was killed before its end");
+    let mut run = job.call().start();
+    run.runs_until("some receipts exist", || job.receipts() >= 5);
+    let finished = run.kill();
+    assert_eq!(finished.signal, Some(SIGKILL), "the job was not killed before its end: {finished:#?}");
     let kept = job.receipt_files();
     let writes = proxy.writes();
     job.run();
