@@ -49,9 +49,11 @@ fn writes_cut_in_their_middle_are_sent_again() {
 fn a_database_killed_and_restarted_during_the_job_loses_and_doubles_nothing() {
     let mongo = Mongo::start();
     let proxy = Proxy::start(mongo.port, Protocol::Mongo);
-    let mut job = Job::new().into_collection(mongo.collection_at(proxy.port));
-    let expected = many_writes(&mut job);
     for writes in [2, 9] {
+        let collection = mongo.collection_at(proxy.port);
+        collection.settle();
+        let mut job = Job::new().into_collection(collection);
+        let expected = many_writes(&mut job);
         // The stall holds the job in the middle of its writes, until the server is dead.
         let stalls = proxy.fired();
         proxy.arm(Fault::Stall { writes });
@@ -60,13 +62,10 @@ fn a_database_killed_and_restarted_during_the_job_loses_and_doubles_nothing() {
         mongo.kill();
         proxy.cut();
         proxy.arm(Fault::None);
-        assert!(run.is_running() && !job.is_committed(), "the database died during the job");
+        assert!(run.is_running() && !job.is_committed(), "the database died after the job");
         mongo.restart();
         run.wait().expect_code(0);
         job.expect_complete(&expected);
-        job.name = format!("{}-again", job.name);
-        job.level = 1;
-        job.sink = baler_tests::job::Sink::Mongo(mongo.collection_at(proxy.port));
     }
     assert_eq!(proxy.fired(), 2);
 }

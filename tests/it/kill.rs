@@ -65,7 +65,7 @@ fn killed_at_random(job: &Job<'_>, seed: u64) {
     let mut kills = 0;
     while !job.is_committed() {
         // Some runs are killed before their first receipt and bring nothing on; after many of them, one is waited for.
-        let (receipts, looks) = (job.receipts() + random.below(3) as usize + kills / 20, random.below(200));
+        let (receipts, looks) = (job.receipts() + random.below(3) as usize + kills / 20, random.below(25));
         let mut run = job.call().start();
         let mut look = 0;
         run.runs_until("a random point is reached", || {

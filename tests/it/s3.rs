@@ -1,6 +1,5 @@
 //! Objects in MinIO, over http and https.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use baler_tests::corpus::{self, Shape, lines};
@@ -131,7 +130,7 @@ fn overwritten_before_it_is_read(then: &[u8], now: &[u8]) -> Job<'static> {
 #[test]
 fn an_object_overwritten_after_the_listing_stops_its_split_and_mixes_nothing() {
     let job = overwritten_before_it_is_read(&lines(1, 500_000, "\n"), &lines(2, 500_000, "\n"));
-    assert!(!Path::new(&job.scratch.join("dump")).exists() || job.sink.read().documents.is_empty(), "nothing of the new object is stored");
+    assert!(job.sink.read().documents.is_empty(), "something of the new object is stored");
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Mongo {
         })
     }
 
-    /// Starts a server of a test's own, which it may stop and kill.
+    /// Starts a server of a test's own, which it may stop, and kill after [`Collection::settle`].
     pub fn start() -> Self {
         let name = random_name("mongo");
         let mongo = Self { port: free_port(), login: None, folder: run_folder().join(&name), name, server: Mutex::new(None) };
@@ -160,6 +160,15 @@ impl Collection<'_> {
         self.mongo.client().database(&self.database).collection("documents")
     }
 
+    /// Makes a kill of the server safe for this collection, which is still empty. SecantusDB makes a table when it is first written to,
+    /// and does not start again after a kill until that table was part of a clean stop.
+    pub fn settle(&self) {
+        self.insert(doc! { "_id": "settle" });
+        self.delete_one(doc! { "_id": "settle" });
+        self.mongo.stop();
+        self.mongo.restart();
+    }
+
     /// All documents.
     pub fn read(&self) -> Vec<Document> {
         let handle = self.handle();
@@ -208,6 +217,7 @@ mod tests {
         let _scratch = Scratch::new();
         let mongo = Mongo::start();
         let collection = mongo.collection();
+        collection.settle();
         collection.insert(doc! { "_id": 1 });
         mongo.kill();
         mongo.restart();
