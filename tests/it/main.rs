@@ -1,1 +1,24 @@
-fn main() {}
+//! Integration tests: the `baler` binary against real servers. Each name is the property which the test proves.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `round_trip` | every input shape comes back from every sink, byte for byte |
+//! | `s3` | objects in MinIO, over http and https |
+//! | `damage` | compressed objects which are cut short or corrupt |
+//! | `kill` | `kill -9` and SIGTERM of `baler run`, and the resumed job |
+//! | `connection` | connections cut, servers killed |
+//! | `change` | the same job again: unchanged, and with another statement or input |
+//! | `audit` | `verify` finds what was done behind its back |
+//! | `disk` | full disks and missing rights |
+//! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
+#![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
+
+mod audit;
+mod change;
+mod connection;
+mod damage;
+mod disk;
+mod kill;
+mod refusal;
+mod round_trip;
+mod s3;

@@ -1,1 +1,65 @@
-//! t
+//! The harness of the integration tests: real servers, the `baler` binary, faults, inputs, and an independent reader.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | [`cache`] | tools which are installed once per machine, outside the checkout |
+//! | [`servers`] | child processes: free ports, logs, scratch folders, a watchdog which stops them with the test process |
+//! | [`minio`] | MinIO over http and https, buckets |
+//! | [`mongo`] | the MongoDB wire server: start, stop, kill, restart, authentication |
+//! | [`proxy`] | a TCP proxy whose faults are counted, so that a test can prove that its fault fired |
+//! | [`baler`] | the binary under test as a child process with a deadline |
+//! | [`job`] | one job of a test: its SQL file, sink, state, `run` and `verify` |
+//! | [`corpus`] | input shapes |
+//! | [`dump_reader`] | reads what was written, without any code of the engine |
+//!
+//! Nothing here waits for a time to pass: [`wait_until`] waits for a condition and has a deadline.
+#![expect(clippy::expect_used, clippy::panic, reason = "a harness ends the test which uses it")]
+
+pub mod baler;
+pub mod cache;
+pub mod corpus;
+pub mod dump_reader;
+pub mod job;
+pub mod minio;
+pub mod mongo;
+pub mod proxy;
+pub mod servers;
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// How long one run of the binary or one condition may take before a test gives up. It is generous, because machines which
+/// run tests are shared: it ends a hang and measures nothing.
+pub const DEADLINE: Duration = Duration::from_secs(240);
+
+/// Time between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// When it does not hold within [`DEADLINE`]; the text names `what` and ends with the logs of all servers.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain until {what}\n{}", servers::logs());
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Runs a future of a driver to its end on the harness' own runtime.
+///
+/// # Panics
+/// When the runtime cannot be started, or the future is not ready within [`DEADLINE`].
+pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("cannot start the harness' runtime")
+    });
+    runtime.block_on(async {
+        match tokio::time::timeout(DEADLINE, Box::pin(future.into_future())).await {
+            Ok(output) => output,
+            Err(_) => panic!("a server did not answer within {DEADLINE:?}\n{}", servers::logs()),
+        }
+    })
+}
