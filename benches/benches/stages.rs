@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use baler::connector::SinkSpec;
 use baler::connector::batch::{BatchBuilder, BatchLimits};
+use baler::connector::blob::Boundary;
 use baler::connector::blob::chunk::Chunker;
 use baler::connector::blob::read::{Block, BlockShape, read_range};
-use baler::connector::blob::Boundary;
 use baler::connector::bson::BsonSpec;
 use baler::connector::document::DocumentEncoder;
 use baler::generate::{GenerateOptions, Shape, generate};
@@ -71,9 +71,8 @@ fn stages(criterion: &mut Criterion) {
         );
     });
 
-    let query = |sql: &str| -> Vec<RecordBatch> {
-        io.block_on(async { context.sql(sql).await.expect("a plan").collect().await.expect("rows") })
-    };
+    let query =
+        |sql: &str| -> Vec<RecordBatch> { io.block_on(async { context.sql(sql).await.expect("a plan").collect().await.expect("rows") }) };
     query(&format!("CREATE EXTERNAL TABLE objects STORED AS BLOB LOCATION '{url}/'"));
     query("CREATE TABLE chunks AS SELECT * FROM objects");
     group.bench_function("compress", |bencher| {

@@ -38,7 +38,10 @@ fn main() -> Result<()> {
     let cores = std::thread::available_parallelism()?.get();
     let mut figures = Vec::new();
     println!("{cores} cores, {} of each shape, {} pairs", args.size, args.pairs - 1);
-    println!("{:<8} {:>12} {:>12} {:>7} {:>13} {:>9} {:>8} {:>10}", "shape", "loop MB/s", "job MB/s", "ratio", "(min–max)", "size", "effort", "peak MiB");
+    println!(
+        "{:<8} {:>12} {:>12} {:>7} {:>13} {:>9} {:>8} {:>10}",
+        "shape", "loop MB/s", "job MB/s", "ratio", "(min–max)", "size", "effort", "peak MiB"
+    );
     for shape in &args.shapes {
         let folder = tempfile::tempdir()?;
         let data = folder.path().join("data");
@@ -107,7 +110,10 @@ fn bare_loop(corpus: &[u8], effort: u8, cores: usize) -> Result<(f64, usize)> {
     };
     let total = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread panicked".to_string())?).sum::<std::result::Result<usize, String>>()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| "a thread panicked".to_string())?)
+            .sum::<std::result::Result<usize, String>>()
     })?;
     Ok((started.elapsed().as_secs_f64(), total))
 }

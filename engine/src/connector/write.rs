@@ -302,7 +302,12 @@ impl PartWriter {
             for refused in documents.refused() {
                 let refused = Refused { id: self.id_of(&rows, refused.row)?, reason: refused.reason.clone() };
                 if !self.spec.keeps_dead_letters() {
-                    return Err(Error::permanent(format!("{} cannot take document {}: {}", self.spec.target(), refused.id, refused.reason)));
+                    return Err(Error::permanent(format!(
+                        "{} cannot take document {}: {}",
+                        self.spec.target(),
+                        refused.id,
+                        refused.reason
+                    )));
                 }
                 totals.refused.push(refused);
             }

@@ -141,7 +141,10 @@ impl Arguments {
 pub fn to_binary(values: &[Option<Vec<u8>>]) -> Result<ArrayRef> {
     let bytes: usize = values.iter().flatten().map(Vec::len).sum();
     if i32::try_from(bytes).is_err() {
-        return Err(Error::permanent(format!("a batch of {} values holds {bytes} bytes, more than a column can; set datafusion.execution.batch_size lower", values.len())));
+        return Err(Error::permanent(format!(
+            "a batch of {} values holds {bytes} bytes, more than a column can; set datafusion.execution.batch_size lower",
+            values.len()
+        )));
     }
     let mut builder = BinaryBuilder::with_capacity(values.len(), bytes);
     values.iter().for_each(|value| builder.append_option(value.as_deref()));

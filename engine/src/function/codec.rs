@@ -40,7 +40,10 @@ impl FromStr for Method {
             None => (lower.as_str(), None),
             Some((name, rest)) => {
                 let level = rest.strip_suffix(')').and_then(|level| level.trim().parse::<i32>().ok());
-                (name.trim(), Some(level.ok_or_else(|| Error::config(format!("`{text}`: the level is no number; write for example 'zlib(9)'")))?))
+                (
+                    name.trim(),
+                    Some(level.ok_or_else(|| Error::config(format!("`{text}`: the level is no number; write for example 'zlib(9)'")))?),
+                )
             }
         };
         let within = |low: i32, high: i32, default: i32| match level {
@@ -129,14 +132,19 @@ fn read_limited(decoder: &mut impl Read, bytes_max: u64, packed: usize) -> Resul
     let mut raw = Vec::with_capacity((packed as u64 * 16).min(bytes_max).min(16 << 20) as usize);
     let outcome = decoder.take(bytes_max.saturating_add(1)).read_to_end(&mut raw);
     if raw.len() as u64 > bytes_max {
-        return Err(Error::decode(format!("it holds more than {} ({bytes_max} bytes); raise max_bytes if that is right", format_bytes(bytes_max))));
+        return Err(Error::decode(format!(
+            "it holds more than {} ({bytes_max} bytes); raise max_bytes if that is right",
+            format_bytes(bytes_max)
+        )));
     }
     match outcome {
         Ok(_) => Ok(raw),
         Err(cause) if cause.kind() == std::io::ErrorKind::UnexpectedEof => {
             Err(Error::decode(format!("the compressed stream is truncated: it ends after byte {} of its content", raw.len())))
         }
-        Err(cause) => Err(Error::decode(format!("the compressed stream is corrupt after byte {} of its content", raw.len())).with_source(cause)),
+        Err(cause) => {
+            Err(Error::decode(format!("the compressed stream is corrupt after byte {} of its content", raw.len())).with_source(cause))
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, BinaryViewArray, FixedSizeBinaryArray, LargeBinaryArray, LargeStringArray, RecordBatch, StringViewArray};
+use datafusion::arrow::array::{
+    ArrayRef, BinaryViewArray, FixedSizeBinaryArray, LargeBinaryArray, LargeStringArray, RecordBatch, StringViewArray,
+};
 use datafusion::arrow::array::{BinaryArray, StringArray, cast::AsArray};
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use proptest::prelude::*;
@@ -19,7 +21,12 @@ async fn query(sql: &str) -> crate::Result<Vec<RecordBatch>> {
 /// The rows of a query, trimmed, without the frame.
 async fn rows(sql: &str) -> Vec<String> {
     let shown = pretty_format_batches(&query(sql).await.unwrap()).unwrap().to_string();
-    shown.lines().skip(3).filter(|line| line.starts_with('|')).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ").trim_matches('|').trim().to_string()).collect()
+    shown
+        .lines()
+        .skip(3)
+        .filter(|line| line.starts_with('|'))
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ").trim_matches('|').trim().to_string())
+        .collect()
 }
 
 async fn error(sql: &str) -> String {
@@ -43,7 +50,8 @@ async fn every_text_and_binary_type_goes_round() {
         // A slice with an offset, as operators hand them on.
         let batch = RecordBatch::try_from_iter([("v", column.slice(1, 3))]).unwrap();
         session.register_batch("t", batch).unwrap();
-        let sql = "SELECT zlib_decompress(zlib_compress(v, 6)), decompress(compress(v, 'zstd(3)'), 'zstd'), octet_length(v), crc32(v) FROM t";
+        let sql =
+            "SELECT zlib_decompress(zlib_compress(v, 6)), decompress(compress(v, 'zstd(3)'), 'zstd'), octet_length(v), crc32(v) FROM t";
         let found = session.sql(sql).await.unwrap().collect().await.unwrap();
         for index in [0, 1] {
             let raw: Vec<_> = found[0].column(index).as_binary::<i32>().iter().collect();
@@ -134,7 +142,16 @@ fn corpora() -> Vec<(&'static str, Vec<u8>)> {
     while log.len() < BYTES {
         let (a, b) = (random(), random());
         let (o1, o2, o3) = (a % 223, b % 255, (a >> 8) % 255);
-        writeln!(log, "{o1}.{o2}.{o3}.7 - - [23/Nov/2026:10:{:02}:{:02} +0000] \"GET /a/{}/{} HTTP/1.1\" 200 {}", a % 60, b % 60, b % 90, a % 900, b % 70_000).unwrap();
+        writeln!(
+            log,
+            "{o1}.{o2}.{o3}.7 - - [23/Nov/2026:10:{:02}:{:02} +0000] \"GET /a/{}/{} HTTP/1.1\" 200 {}",
+            a % 60,
+            b % 60,
+            b % 90,
+            a % 900,
+            b % 70_000
+        )
+        .unwrap();
     }
     let mut sources = Vec::new();
     let mut folders = vec![std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
@@ -147,7 +164,14 @@ fn corpora() -> Vec<(&'static str, Vec<u8>)> {
     let mut program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
     program.truncate(BYTES);
     let noise = (0..BYTES / 8).map(|_| random() as u8).collect();
-    vec![("json", json.into_bytes()), ("csv", csv.into_bytes()), ("log", log.into_bytes()), ("rust", sources), ("elf", program), ("noise", noise)]
+    vec![
+        ("json", json.into_bytes()),
+        ("csv", csv.into_bytes()),
+        ("log", log.into_bytes()),
+        ("rust", sources),
+        ("elf", program),
+        ("noise", noise),
+    ]
 }
 
 #[test]

@@ -39,7 +39,9 @@ static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
 /// Internal, when the operating system refuses the threads.
 pub fn pool() -> Result<&'static ThreadPool> {
     let build = || ThreadPoolBuilder::new().num_threads(cpu_threads()).thread_name(|index| format!("baler-zlib-{index}")).build().ok();
-    POOL.get_or_init(build).as_ref().ok_or_else(|| Error::internal("cannot start the compression pool: the operating system refused its threads"))
+    POOL.get_or_init(build)
+        .as_ref()
+        .ok_or_else(|| Error::internal("cannot start the compression pool: the operating system refused its threads"))
 }
 
 /// Compresses one value on the present thread. Effort 0 stores.

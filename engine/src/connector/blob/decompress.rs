@@ -94,13 +94,7 @@ pub fn decompress(object: String, compression: Compression, input: BlockStream, 
     Ok(blocks)
 }
 
-fn decode_blocks(
-    object: &str,
-    compression: Compression,
-    input: &mut BlockInput,
-    shape: BlockShape,
-    sender: &BlockSender,
-) -> Result<()> {
+fn decode_blocks(object: &str, compression: Compression, input: &mut BlockInput, shape: BlockShape, sender: &BlockSender) -> Result<()> {
     let mut decoder = compression.decoder(&mut *input)?;
     let mut offset = 0u64;
     loop {

@@ -191,13 +191,7 @@ async fn fetch_once(location: &Location, version: &str, range: Range<u64>, shape
 }
 
 /// Reads blocks of an open file; each is handed on only if the file is still the one that was listed.
-fn read_file(
-    uri: &str,
-    file: &File,
-    ranges: impl Iterator<Item = Range<u64>>,
-    shape: BlockShape,
-    sender: &BlockSender,
-) -> Result<()> {
+fn read_file(uri: &str, file: &File, ranges: impl Iterator<Item = Range<u64>>, shape: BlockShape, sender: &BlockSender) -> Result<()> {
     let state = |file: &File| -> std::io::Result<_> {
         let meta = file.metadata()?;
         Ok((meta.size(), meta.mtime(), meta.mtime_nsec()))
