@@ -1,5 +1,6 @@
 //! Baler.
 pub mod connector;
 pub mod error;
+pub mod generate;
 
 pub use error::{Error, ErrorKind, Result};
