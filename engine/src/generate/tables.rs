@@ -11,11 +11,13 @@ pub(super) struct LineitemWriter {
     line: u32,
     /// Days since 1992-01-01, TPC-H's first day.
     order_day: u32,
+    comments: Vocabulary,
 }
 
 impl LineitemWriter {
-    pub(super) fn new(dice: Dice, file: u64) -> Self {
-        Self { dice, order: file * 100_000_000, lines_left: 0, line: 0, order_day: 0 }
+    pub(super) fn new(mut dice: Dice, file: u64) -> Self {
+        let comments = Vocabulary::new(&mut dice);
+        Self { dice, order: file * 100_000_000, lines_left: 0, line: 0, order_day: 0, comments }
     }
 }
 
@@ -72,7 +74,7 @@ impl RecordWriter for LineitemWriter {
             if word > 0 {
                 out.push(b' ');
             }
-            put_word(out, dice);
+            self.comments.put_word(out, dice);
         }
         put(out, "|\n");
     }
@@ -137,19 +139,32 @@ impl RecordWriter for LogWriter {
     }
 }
 
-/// Appends a word, the first ones of the list the likelier.
-fn put_word(out: &mut Vec<u8>, dice: &mut Dice) {
-    put(out, WORDS.get(dice.skewed(WORDS.len() as u32 + 1) as usize).copied().unwrap_or_default());
+/// Words to draw from, the first ones of the list the likelier; drawn up once, as a power per word takes its time.
+struct Vocabulary {
+    words: Vec<&'static str>,
+}
+
+impl Vocabulary {
+    fn new(dice: &mut Dice) -> Self {
+        let draw = |_| WORDS.get(dice.skewed(WORDS.len() as u32 + 1) as usize).copied().unwrap_or_default();
+        Self { words: (0..1 << 14).map(draw).collect() }
+    }
+
+    fn put_word(&self, out: &mut Vec<u8>, dice: &mut Dice) {
+        put(out, dice.pick_text(&self.words));
+    }
 }
 
 /// Paragraphs of sentences.
 pub(super) struct TextWriter {
     dice: Dice,
+    vocabulary: Vocabulary,
 }
 
 impl TextWriter {
-    pub(super) fn new(dice: Dice) -> Self {
-        Self { dice }
+    pub(super) fn new(mut dice: Dice) -> Self {
+        let vocabulary = Vocabulary::new(&mut dice);
+        Self { dice, vocabulary }
     }
 
     fn write_sentence(&mut self, out: &mut Vec<u8>) {
@@ -159,7 +174,7 @@ impl TextWriter {
             if word > 0 {
                 put(out, if word > 3 && self.dice.chance(6) { ", " } else { " " });
             }
-            put_word(out, &mut self.dice);
+            self.vocabulary.put_word(out, &mut self.dice);
         }
         if let Some(first) = out.get_mut(start) {
             first.make_ascii_uppercase();
