@@ -123,7 +123,7 @@ fn decode_blocks(object: &str, compression: Compression, input: &mut BlockInput,
             drop(decoder);
             return Err(input.failure.take().unwrap_or_else(|| {
                 Error::decode(format!(
-                    "{object}: the {} stream is corrupt or truncated at offset {offset} of its content (near byte {} as stored); \
+                    "{object}: the {} stream is corrupt or truncated at byte {offset} of its content (near byte {} as stored); \
                      replace the object, or set blob.on_corrupt to 'dead_letter' to go on without this object",
                     compression.name(),
                     input.consumed

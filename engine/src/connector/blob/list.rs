@@ -77,9 +77,10 @@ async fn list_below(place: &Location, url: &str) -> Result<Vec<ObjectMeta>> {
     let listed = place.store.list(Some(&place.path)).try_collect().await;
     listed.map_err(|e| match &e {
         object_store::Error::NotFound { .. } => {
-            Error::permanent(format!("listing {url}: the bucket or folder does not exist; check the LOCATION"))
+            Error::config(format!("listing {url}: the bucket or folder does not exist; check the LOCATION"))
         }
-        _ => store_error("listing", url, &e),
+        // The store has been asked for as long as its retries last.
+        _ => give_up(store_error("listing", url, &e)),
     })
 }
 
