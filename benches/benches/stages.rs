@@ -8,6 +8,7 @@ use std::sync::Arc;
 use baler::connector::SinkSpec;
 use baler::connector::batch::{BatchBuilder, BatchLimits};
 use baler::connector::blob::Boundary;
+use baler::connector::blob::buffer::BlockBuffer;
 use baler::connector::blob::chunk::Chunker;
 use baler::connector::blob::read::{Block, BlockShape, read_range};
 use baler::connector::bson::BsonSpec;
@@ -54,8 +55,8 @@ fn stages(criterion: &mut Criterion) {
     group.bench_function("chunk", |bencher| {
         let blocks = || -> Vec<Block> {
             let block = |(index, bytes): (usize, &[u8])| {
-                let mut buffer = vec![0; SHAPE.headroom];
-                buffer.extend_from_slice(bytes);
+                let mut buffer = BlockBuffer::with_length(SHAPE.headroom + bytes.len());
+                buffer[SHAPE.headroom..].copy_from_slice(bytes);
                 Block { buffer, start: SHAPE.headroom, offset: (index * SHAPE.block_bytes) as u64 }
             };
             data.chunks(SHAPE.block_bytes).enumerate().map(block).collect()

@@ -7,9 +7,11 @@
 //! Where a chunk ends depends on the bytes alone, never on how they arrived, so a split that is read again yields the same
 //! chunks and so the same ids.
 
+use bytes::Bytes;
 use datafusion::arrow::buffer::Buffer;
 
 use super::Boundary;
+use super::buffer::BlockBuffer;
 use super::read::Block;
 
 /// Consecutive chunks in one buffer.
@@ -94,7 +96,7 @@ impl Chunker {
         if is_last {
             self.phase = Phase::Done;
         }
-        self.cut(Buffer::from_vec(buffer), from, offset, is_last)
+        self.cut(Buffer::from(Bytes::from_owner(buffer)), from, offset, is_last)
     }
 
     /// Takes the end of the object and gives the rest.
@@ -108,7 +110,7 @@ impl Chunker {
     }
 
     /// Drops what follows the split's last line from `buffer`; tells whether that line's end was there.
-    fn truncate_at_end(&self, buffer: &mut Vec<u8>, from: usize, offset: u64, carried: usize) -> bool {
+    fn truncate_at_end(&self, buffer: &mut BlockBuffer, from: usize, offset: u64, carried: usize) -> bool {
         let last_byte = self.end - 1;
         let available = (buffer.len() - from) as u64;
         if offset + available <= last_byte {
@@ -183,8 +185,8 @@ mod tests {
         let mut position = if boundary == Boundary::Line { split.start.saturating_sub(1) } else { split.start } as usize;
         while position < data.len() && !chunker.is_done() {
             let next = data.len().min(position + block);
-            let mut buffer = vec![0xEE; chunk];
-            buffer.extend_from_slice(&data[position..next]);
+            let mut buffer = BlockBuffer::with_length(chunk + next - position);
+            buffer[chunk..].copy_from_slice(&data[position..next]);
             keep(chunker.push(Block { buffer, start: chunk, offset: position as u64 }));
             position = next;
         }

@@ -4,6 +4,7 @@ use std::io::{BufReader, Read};
 
 use serde::{Deserialize, Serialize};
 
+use super::buffer::BlockBuffer;
 use super::read::{Block, BlockSender, BlockShape, BlockStream};
 use crate::error::{Error, Result};
 use crate::runtime;
@@ -98,7 +99,7 @@ fn decode_blocks(object: &str, compression: Compression, input: &mut BlockInput,
     let mut decoder = compression.decoder(&mut *input)?;
     let mut offset = 0u64;
     loop {
-        let mut buffer = vec![0; shape.headroom + shape.block_bytes];
+        let mut buffer = BlockBuffer::with_length(shape.headroom + shape.block_bytes);
         let mut filled = shape.headroom;
         let mut failed = None;
         while filled < buffer.len() {

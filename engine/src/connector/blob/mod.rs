@@ -2,10 +2,12 @@
 //!
 //! - [`list`]: URL → objects → splits (planning)
 //! - [`read`]: split → blocks of bytes, ahead of the reader
+//! - [`buffer`]: the memory of blocks, used again
 //! - [`decompress`]: compressed blocks → plain blocks
 //! - [`chunk`]: blocks → chunks that end at record boundaries
 //! - [`scan`]: chunks → `RecordBatch`es, the plan node
 
+pub mod buffer;
 pub mod chunk;
 pub mod decompress;
 pub mod list;

@@ -11,6 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{GetOptions, GetRange, GetResultPayload};
 use tokio::sync::mpsc;
 
+use super::buffer::BlockBuffer;
 use crate::error::{Error, Result, store_error};
 use crate::retry::Retry;
 use crate::runtime;
@@ -28,7 +29,7 @@ pub type BlockResult = Result<Block>;
 #[derive(Debug)]
 pub struct Block {
     /// Headroom, then the bytes.
-    pub buffer: Vec<u8>,
+    pub buffer: BlockBuffer,
     /// Where the bytes start in `buffer`.
     pub start: usize,
     /// Offset of the first byte in the (decompressed) object.
@@ -178,13 +179,15 @@ async fn fetch_once(location: &Location, version: &str, range: Range<u64>, shape
     let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..condition(version) };
     let mut body = location.store.get_opts(&location.path, options).await.map_err(failed)?.into_stream();
     let length = (range.end - range.start) as usize;
-    let mut buffer = Vec::with_capacity(shape.headroom + length);
-    buffer.resize(shape.headroom, 0);
+    let mut buffer = BlockBuffer::with_length(shape.headroom + length);
+    let mut filled = shape.headroom;
     while let Some(part) = body.try_next().await.map_err(failed)? {
-        buffer.extend_from_slice(&part);
+        let Some(free) = buffer.get_mut(filled..filled + part.len()) else { break };
+        free.copy_from_slice(&part);
+        filled += part.len();
     }
-    if buffer.len() != shape.headroom + length {
-        let got = buffer.len() - shape.headroom;
+    if filled != buffer.len() {
+        let got = filled - shape.headroom;
         return Err(Error::new(crate::ErrorKind::Transient, format!("{}: {got} bytes came instead of {length}", location.uri)));
     }
     Ok(Block { buffer, start: shape.headroom, offset: range.start })
@@ -200,7 +203,7 @@ fn read_file(uri: &str, file: &File, ranges: impl Iterator<Item = Range<u64>>, s
     let changed = || Error::conflict(format!("{uri} changed while it was read; run the job under a new name to take the new content"));
     let opened = state(file).map_err(failed)?;
     for range in ranges {
-        let mut buffer = vec![0; shape.headroom + (range.end - range.start) as usize];
+        let mut buffer = BlockBuffer::with_length(shape.headroom + (range.end - range.start) as usize);
         match file.read_exact_at(&mut buffer[shape.headroom..], range.start) {
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Err(changed()),
             result => result.map_err(failed)?,

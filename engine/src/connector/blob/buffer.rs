@@ -1,0 +1,65 @@
+//! Block buffers which are used again. A fresh block of 16 MiB costs the kernel thousands of page faults, each of which also
+//! clears a page: more time than the read itself. So a block's memory goes back to a pool when the last chunk in it is dropped.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
+
+/// Most bytes which wait for use again: a few blocks for each of some cores, well inside an executor's memory.
+const IDLE_BYTES_MAX: usize = 256 << 20;
+
+static IDLE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+/// Memory of a block. Its bytes are those of an earlier block until they are written.
+#[derive(Debug)]
+pub struct BlockBuffer {
+    memory: Vec<u8>,
+    length: usize,
+}
+
+impl BlockBuffer {
+    /// A buffer of `length` bytes of arbitrary content.
+    pub fn with_length(length: usize) -> Self {
+        // Memory far larger than is asked for would be held by a small block.
+        let fits = |memory: &Vec<u8>| memory.len() >= length && memory.len() / 2 <= length;
+        let found = {
+            let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.iter().position(fits).map(|index| idle.swap_remove(index))
+        };
+        Self { memory: found.unwrap_or_else(|| vec![0; length]), length }
+    }
+
+    /// Keeps the first `length` bytes.
+    pub fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+}
+
+impl Deref for BlockBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[..self.length]
+    }
+}
+
+impl DerefMut for BlockBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[..self.length]
+    }
+}
+
+impl AsRef<[u8]> for BlockBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Drop for BlockBuffer {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.memory);
+        let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.iter().map(Vec::len).sum::<usize>() + memory.len() <= IDLE_BYTES_MAX {
+            idle.push(memory);
+        }
+    }
+}
