@@ -74,7 +74,8 @@ pub fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 
 static CPU: OnceLock<Option<Runtime>> = OnceLock::new();
 
-/// Runs a plan on the CPU runtime of the one-process mode: a thread for each core (`BALER_CPU_THREADS`).
+/// Runs a plan on the CPU runtime of the one-process mode: a thread for each partition, which
+/// is one more than cores (`BALER_CPU_THREADS`), because a thread waits while the compression pool works for it.
 ///
 /// # Errors
 /// Internal, when the operating system refuses the threads.
@@ -83,8 +84,8 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let runtime =
-        CPU.get_or_init(|| Builder::new_multi_thread().worker_threads(cpu_threads()).thread_name("baler-cpu").enable_all().build().ok());
+    let runtime = CPU
+        .get_or_init(|| Builder::new_multi_thread().worker_threads(cpu_threads() + 1).thread_name("baler-cpu").enable_all().build().ok());
     let runtime =
         runtime.as_ref().ok_or_else(|| Error::internal("cannot start the CPU runtime: the operating system refused its threads"))?;
     Ok(Spawned(runtime.spawn(future)))

@@ -17,7 +17,8 @@ use crate::store::Stores;
 pub fn session_config() -> SessionConfig {
     SessionConfig::new()
         .with_information_schema(true)
-        .with_target_partitions(cpu_threads())
+        // One more than cores: while one partition hands its documents on, the others keep the compression pool full.
+        .with_target_partitions(cpu_threads() + 1)
         // A repartition between scan and sink would tear splits apart and move payloads between threads for nothing:
         // partitions come from the scan.
         .with_round_robin_repartition(false)

@@ -101,10 +101,9 @@ impl Chunker {
 
     /// Takes the end of the object and gives the rest.
     pub fn finish(&mut self) -> Option<ChunkRun> {
-        if self.phase != Phase::Cutting {
+        if std::mem::replace(&mut self.phase, Phase::Done) != Phase::Cutting {
             return None;
         }
-        self.phase = Phase::Done;
         let rest = std::mem::replace(&mut self.carry, Buffer::from_vec(Vec::<u8>::new()));
         self.cut(rest, 0, self.carry_offset, true)
     }

@@ -1,5 +1,6 @@
 //! The plan node which turns split rows into chunk rows. Before: one row per split; after: `RecordBatch`es of [`BLOB_SCHEMA`].
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,7 +19,6 @@ use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricB
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 use futures::StreamExt;
-use tokio::sync::mpsc;
 
 use super::chunk::{ChunkRun, Chunker};
 use super::decompress::decompress;
@@ -27,7 +27,6 @@ use super::{BLOB_SCHEMA, BlobSpec, Boundary, Compression, OnCorrupt};
 use crate::connector::split::{Split, digest_id, splits_in};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::dead_letter::{DeadLetter, DeadLetterLog};
-use crate::runtime;
 use crate::store::{Location, locate};
 use crate::telemetry::COUNTERS;
 
@@ -116,10 +115,7 @@ impl ExecutionPlan for BlobScanExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
-        let mut splits = self.input.execute(partition, Arc::clone(&context))?;
-        // One batch waits while the next is cut; more would only hold memory.
-        let (sender, receiver) = mpsc::channel::<DataFusionResult<RecordBatch>>(1);
-        let mut reader = SplitReader {
+        let reader = SplitReader {
             spec: self.spec.clone(),
             schema: self.schema(),
             projection: self.projection.clone(),
@@ -127,30 +123,26 @@ impl ExecutionPlan for BlobScanExec {
             dead_letters: self.dead_letters.clone(),
             output_rows: MetricBuilder::new(&self.metrics).output_rows(partition),
             source_bytes: MetricBuilder::new(&self.metrics).counter("source_bytes", partition),
-            sender,
+            rows: self.input.execute(partition, context)?,
+            waiting: VecDeque::new(),
+            open: None,
         };
-        let task = runtime::spawn_io(async move {
-            while let Some(rows) = splits.next().await {
-                for split in splits_in(&rows?)? {
-                    if !reader.read_split(&split).await? {
-                        return Ok(());
-                    }
-                }
-            }
-            Ok::<_, DataFusionError>(())
-        })?;
-        let batches = futures::stream::unfold((receiver, Some(task)), |(mut receiver, task)| async move {
-            if let Some(batch) = receiver.recv().await {
-                return Some((batch, (receiver, task)));
-            }
-            let ended = task?.join().await.map_err(DataFusionError::from).and_then(|result| result);
-            ended.err().map(|error| (Err(error), (receiver, None)))
+        let batches = futures::stream::try_unfold(reader, |mut reader| async move {
+            let batch = reader.next_batch().await?;
+            Ok::<_, DataFusionError>(batch.map(|batch| (batch, reader)))
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
     }
 }
 
-/// What one partition's reader needs for each of its splits.
+/// A split which is being read.
+struct OpenSplit {
+    split: Split,
+    blocks: BlockStream,
+    chunker: Chunker,
+}
+
+/// Reads one partition's splits. Blocks are read ahead on the I/O runtime; here they are only cut.
 struct SplitReader {
     spec: BlobSpec,
     schema: SchemaRef,
@@ -159,51 +151,62 @@ struct SplitReader {
     dead_letters: Option<DeadLetterLog>,
     output_rows: Count,
     source_bytes: Count,
-    sender: mpsc::Sender<DataFusionResult<RecordBatch>>,
+    rows: SendableRecordBatchStream,
+    waiting: VecDeque<Split>,
+    open: Option<OpenSplit>,
 }
 
 impl SplitReader {
-    /// Sends the batches of one split; `false` when nobody listens any more.
-    async fn read_split(&mut self, split: &Split) -> Result<bool> {
+    /// The next chunks; `None` after the last split.
+    async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            let Some(mut open) = self.open.take() else {
+                let Some(split) = self.next_split().await? else { return Ok(None) };
+                self.open = self.open_split(split).await?;
+                continue;
+            };
+            let run = match open.blocks.next().await {
+                Some(block) => open.chunker.push(block?),
+                None => open.chunker.finish(),
+            };
+            let batch = run.map(|run| self.build_batch(&open.split, run)).transpose()?;
+            if !open.chunker.is_done() {
+                self.open = Some(open);
+            }
+            if batch.is_some() {
+                return Ok(batch);
+            }
+        }
+    }
+
+    async fn next_split(&mut self) -> Result<Option<Split>> {
+        while self.waiting.is_empty() {
+            let Some(rows) = self.rows.next().await else { return Ok(None) };
+            self.waiting.extend(splits_in(&rows?)?);
+        }
+        Ok(self.waiting.pop_front())
+    }
+
+    /// Starts reading a split; `None` if its object is corrupt and became a dead letter.
+    async fn open_split(&mut self, split: Split) -> Result<Option<OpenSplit>> {
         let chunk_bytes = self.spec.chunk_bytes as usize;
         let shape = BlockShape { headroom: chunk_bytes, block_bytes: BATCH_BYTES.max(chunk_bytes) };
-        let location = locate(&self.env, &split.object)?;
         // One byte earlier tells whether a line starts at the split's first byte.
         let from = if self.spec.boundary == Boundary::Line { split.start.saturating_sub(1) } else { split.start };
-        let (mut blocks, compression) = open_split(location, split, from, shape).await?;
+        let (mut blocks, compression) = open_split(locate(&self.env, &split.object)?, &split, from, shape).await?;
         if compression != Compression::None && self.spec.on_corrupt == OnCorrupt::DeadLetter {
-            if !self.is_whole(split, blocks).await? {
-                return Ok(true);
+            if !self.is_whole(&split, blocks).await? {
+                return Ok(None);
             }
-            blocks = open_split(locate(&self.env, &split.object)?, split, from, shape).await?.0;
+            blocks = open_split(locate(&self.env, &split.object)?, &split, from, shape).await?.0;
         }
         let end = if compression == Compression::None { split.end } else { u64::MAX };
-        let mut chunker = Chunker::new(self.spec.boundary, chunk_bytes, split.start, end);
-        while !chunker.is_done() {
-            match blocks.next().await {
-                Some(Ok(block)) => {
-                    if let Some(run) = chunker.push(block)
-                        && !self.send(split, run).await?
-                    {
-                        return Ok(false);
-                    }
-                }
-                Some(Err(error)) => return Err(error),
-                None => {
-                    let rest = chunker.finish();
-                    if let Some(run) = rest
-                        && !self.send(split, run).await?
-                    {
-                        return Ok(false);
-                    }
-                }
-            }
-        }
-        Ok(true)
+        let chunker = Chunker::new(self.spec.boundary, chunk_bytes, split.start, end);
+        Ok(Some(OpenSplit { split, blocks, chunker }))
     }
 
     /// Decodes a compressed object to its end; notes a corrupt one as dead letter.
-    async fn is_whole(&self, split: &Split, mut blocks: BlockStream) -> Result<bool> {
+    async fn is_whole(&mut self, split: &Split, mut blocks: BlockStream) -> Result<bool> {
         let log = self.dead_letters.as_ref().ok_or_else(|| {
             Error::config("blob.on_corrupt = 'dead_letter' needs a job: use `baler run`, which keeps dead letters in the job's state")
         })?;
@@ -219,19 +222,13 @@ impl SplitReader {
         Ok(true)
     }
 
-    async fn send(&self, split: &Split, run: ChunkRun) -> Result<bool> {
-        let (rows, bytes) = (run.ends.len(), run.bytes.len());
-        let batch = self.build_batch(split, run)?;
-        self.output_rows.add(rows);
-        self.source_bytes.add(bytes);
-        COUNTERS.source_chunks.add(rows as u64);
-        COUNTERS.source_bytes.add(bytes as u64);
-        Ok(self.sender.send(Ok(batch)).await.is_ok())
-    }
-
     /// Builds only the columns which the query uses.
     fn build_batch(&self, split: &Split, run: ChunkRun) -> Result<RecordBatch> {
         let rows = run.ends.len();
+        self.output_rows.add(rows);
+        self.source_bytes.add(run.bytes.len());
+        COUNTERS.source_chunks.add(rows as u64);
+        COUNTERS.source_bytes.add(run.bytes.len() as u64);
         let starts = || std::iter::once(0).chain(run.ends.iter().copied()).take(rows);
         let offsets = || starts().map(|start| run.offset + start as u64);
         let failed = |e| Error::internal("building a batch of chunks").with_source(e);
