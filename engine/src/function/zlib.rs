@@ -68,8 +68,11 @@ pub fn compress_all(values: &[Option<&[u8]>], level: u8, effort: Option<u8>) -> 
 fn task_rows(values: &[Option<&[u8]>]) -> usize {
     let total: usize = values.iter().flatten().map(|value| value.len()).sum();
     let average = total / values.len().max(1);
-    TASK_BYTES / average.max(1).min(TASK_BYTES)
+    TASK_BYTES / average.clamp(1, TASK_BYTES)
 }
+
+/// Level and, where pinned, effort of a row.
+type Setting = (i64, Option<i64>);
 
 /// `zlib_compress(data[, level[, effort]])`.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -113,7 +116,7 @@ impl ScalarUDFImpl for ZlibCompress {
         let effort_of = |row: usize| efforts.as_ref().and_then(|efforts| efforts[row]);
         let mut packed: Vec<Option<Vec<u8>>> = vec![None; values.len()];
         // Rows of one level and effort go together, so that the sample is theirs; nearly always that is all of them.
-        let mut groups: Vec<((i64, Option<i64>), Vec<usize>)> = Vec::new();
+        let mut groups: Vec<(Setting, Vec<usize>)> = Vec::new();
         for row in (0..values.len()).filter(|row| values[*row].is_some()) {
             let key = (level_of(row), effort_of(row));
             match groups.iter_mut().find(|(other, _)| *other == key) {
