@@ -89,7 +89,7 @@ fn sizes_are_within_half_a_percent_of_zlib_on_every_corpus() {
         check(&corpus, 1 << 20, 9);
         let middle = corpus.len() / 2;
         let part = &corpus[middle..corpus.len().min(middle + (128 << 10))];
-        for length in [100, 300, 1000, 3000, 10_000, 30_000, 64 << 10] {
+        for length in [100, 300, 511, 700, 1000, 2000, 3100, 10_000, 30_000, 64 << 10] {
             check(part, length, 9);
         }
         let chunk = &corpus[middle..corpus.len().min(middle + (1 << 20))];
