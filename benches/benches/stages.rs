@@ -1,5 +1,7 @@
 //! Each stage of a row's way by itself: read, chunk, compress, encode, write. All over the same 64 MiB of sample data.
 
+#![expect(clippy::expect_used, reason = "a benchmark that cannot be set up should stop")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 

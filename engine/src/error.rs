@@ -182,26 +182,44 @@ fn find_ours<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
 /// An object store's error, named by what was done (`reading`) to which object or folder (`uri`).
 pub fn store_error(action: &str, uri: &str, source: &object_store::Error) -> Error {
     use object_store::Error as Store;
-    let text = one_line(&source.to_string());
-    let denied = source_is_denied(source);
+    const DENIED: [&str; 5] = ["403 Forbidden", "AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken"];
+    let whole = one_line(&source.to_string());
+    let says = |words: &[&str]| words.iter().any(|word| whole.contains(word));
+    let text = store_cause(source, &whole);
     let (kind, message) = match source {
-        Store::NotFound { .. } => (ErrorKind::Permanent, format!("{action} {uri}: it does not exist")),
-        Store::Precondition { .. } => (
-            ErrorKind::Conflict,
-            format!("{action} {uri}: it changed after it was listed; run the job under a new name to take the new content"),
-        ),
-        Store::AlreadyExists { .. } => (ErrorKind::Conflict, format!("{action} {uri}: it exists already")),
-        Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => (
-            ErrorKind::Unreachable,
-            format!("{action} {uri}: access denied; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights of that user"),
-        ),
-        Store::NotSupported { .. } | Store::NotImplemented { .. } | Store::UnknownConfigurationKey { .. } | Store::InvalidPath { .. } => {
-            (ErrorKind::Config, format!("{action} {uri}: {text}"))
+        Store::Precondition { .. } => {
+            (ErrorKind::Conflict, "it changed after it was listed; run the job under a new name to take the new content".to_string())
         }
-        _ if denied => (ErrorKind::Permanent, format!("{action} {uri}: {text}")),
-        _ => (ErrorKind::Transient, format!("{action} {uri}: {text}")),
+        Store::AlreadyExists { .. } => (ErrorKind::Conflict, "it exists already".to_string()),
+        _ if says(&["NoSuchBucket"]) => (ErrorKind::Config, "the bucket does not exist; check its name and AWS_ENDPOINT".to_string()),
+        Store::NotFound { .. } => (ErrorKind::Permanent, "it does not exist".to_string()),
+        Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => (ErrorKind::Unreachable, denied_text(&text)),
+        _ if says(&DENIED) => (ErrorKind::Unreachable, denied_text(&text)),
+        Store::NotSupported { .. } | Store::NotImplemented { .. } | Store::UnknownConfigurationKey { .. } | Store::InvalidPath { .. } => {
+            (ErrorKind::Config, text)
+        }
+        _ if source_is_denied(source) => (ErrorKind::Permanent, text),
+        _ => (ErrorKind::Transient, text),
     };
-    Error::new(kind, message)
+    Error::new(kind, format!("{action} {uri}: {message}"))
+}
+
+fn denied_text(cause: &str) -> String {
+    format!("access denied; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights of that user ({cause})")
+}
+
+/// What a person needs of a store's error: the server's own message, else the innermost cause.
+fn store_cause(source: &(dyn StdError + 'static), whole: &str) -> String {
+    if let Some((_, rest)) = whole.split_once("<Message>")
+        && let Some((message, _)) = rest.split_once("</Message>")
+    {
+        return message.to_string();
+    }
+    let mut cause = source;
+    while let Some(below) = cause.source() {
+        cause = below;
+    }
+    one_line(&cause.to_string())
 }
 
 /// Whether the operating system refused for good: no right, no space, a read-only or wrong place.

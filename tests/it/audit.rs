@@ -73,13 +73,13 @@ fn changed_bytes_in_a_dump_are_found() {
     let job = Job::new();
     job.add_shapes(&corpus::texts());
     job.run();
-    let part = files(&job.scratch.join("dump")).into_iter().find(|path| path.extension().is_some_and(|e| e == "bson")).unwrap();
+    // The end of the largest part lies within compressed data.
+    let part = files(&job.scratch.join("dump")).into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
     let mut bytes = fs::read(&part).unwrap();
     let at = bytes.len() - 40;
     bytes[at] ^= 1;
     fs::write(&part, bytes).unwrap();
-    let finished = job.verify_call().run();
-    assert_eq!(finished.code, Some(1), "{finished:#?}");
+    assert!(job.verify(1).counts()[2] > 0);
 }
 
 #[test]

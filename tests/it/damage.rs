@@ -9,7 +9,7 @@ fn a_damaged_object_fails_the_job_with_its_name_and_offset() {
     for shape in corpus::damaged() {
         let job = Job::new();
         let uri = job.add_file(&shape.name, &shape.stored);
-        job.call().run().expect_one_line(1, &[&uri, "offset"]);
+        job.call().run().expect_one_line(1, &[&uri, "at byte "]);
         assert!(!job.is_committed(), "{}", shape.name);
     }
 }
@@ -25,12 +25,14 @@ fn a_damaged_object_becomes_a_dead_letter_where_that_is_asked_for() {
     job.run();
     assert!(job.is_committed());
 
-    // What could be read of a damaged object is the beginning of its content, and the rest is named.
+    // What could be read of an object which was cut short is the beginning of its content, and the rest is named. In a corrupt one, bytes
+    // after the damage may pass for good ones: gzip has its checksum at the very end.
     let mut stored = job.sink.read().objects();
     assert!(stored.remove(&whole_uri).is_some_and(|bytes| bytes == whole), "the neighbour is not as it was");
     let letters = job.dead_letters();
     for (uri, content) in &expected {
-        assert!(content.starts_with(&stored.remove(uri).unwrap_or_default()), "{uri} holds bytes which were never in it");
+        let beginning = stored.remove(uri).unwrap_or_default();
+        assert!(uri.contains("corrupt") || content.starts_with(&beginning), "{uri} holds bytes which were never in it");
         let letter = letters.iter().find(|letter| letter["object"] == uri.as_str());
         let reason = letter.unwrap_or_else(|| panic!("no dead letter names {uri}"))["reason"].as_str().unwrap_or_default();
         assert!(!reason.is_empty(), "the dead letter of {uri} gives no reason");

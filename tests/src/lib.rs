@@ -12,6 +12,19 @@
 //! | [`corpus`] | input shapes |
 //! | [`dump_reader`] | reads what was written, without any code of the engine |
 //!
+//! `cargo test -p baler-tests` runs everything. Its environment:
+//!
+//! | variable | names |
+//! | --- | --- |
+//! | `BALER_BIN` | the binary to test; else the one in the target folder, built when it is missing or stale |
+//! | `BALER_TEST_CACHE` | the folder of the servers' installations; else `~/.cache/baler-tests` |
+//! | `BALER_TEST_MONGOD` | another MongoDB wire server with SecantusDB's flags |
+//! | `BALER_TEST_MINIO` | another MinIO binary |
+//! | `BALER_TEST_SEED` | the seed of the random kills |
+//! | `BALER_TEST_KEEP` | set: the temporary folders stay; after a failure they stay anyway |
+//!
+//! Needed on the first run: Go, Python 3 with `venv`, `openssl`; on each run: a POSIX `sh`, and for root `setpriv`.
+//!
 //! Nothing here waits for a time to pass: [`wait_until`] waits for a condition and has a deadline.
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness ends the test which uses it")]
 

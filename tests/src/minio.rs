@@ -13,7 +13,7 @@ use object_store::path::Path as Key;
 use object_store::{Certificate, ClientOptions, ObjectStore, ObjectStoreExt};
 
 use crate::servers::{Server, free_port, random, random_name, run_folder, say};
-use crate::{block_on, cache};
+use crate::{block_on, cache, wait_until};
 
 /// MinIO publishes no semantic versions: this is the commit of its last release.
 const VERSION: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
@@ -103,8 +103,13 @@ impl Minio {
         let name = random_name("bucket");
         let credential = AwsCredential { key_id: self.access_key.clone(), secret_key: self.secret_key.clone(), token: None };
         let url = format!("{}/{name}", self.endpoint);
-        let status = request(&http_client(self.authority.as_deref()), "PUT", &url, Some(&credential)).expect("MinIO answers");
-        assert_eq!(status, 200, "MinIO refused to make a bucket");
+        let client = http_client(self.authority.as_deref());
+        // A busy MinIO answers 503, which asks for another attempt.
+        wait_until("MinIO makes a bucket", || match request(&client, "PUT", &url, Some(&credential)) {
+            Ok(200) => true,
+            Ok(503) => false,
+            other => panic!("MinIO refused to make a bucket: {other:?}"),
+        });
         let store = AmazonS3Builder::new()
             .with_endpoint(&self.endpoint)
             .with_region(REGION)

@@ -33,6 +33,7 @@ struct Args {
     json: PathBuf,
 }
 
+#[expect(clippy::print_stdout, reason = "the figures belong on stdout")]
 fn main() -> Result<()> {
     let args = Args::parse();
     let cores = std::thread::available_parallelism()?.get();

@@ -46,7 +46,7 @@ pub enum SinkSpec {
 /// What a reader of stored documents needs of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fields {
-    /// The fields which identify and count a document ([`receipt::DocumentFacts`]); not its payload.
+    /// All fields but the payload: what [`receipt::DocumentFacts`] takes.
     Facts,
     /// All fields.
     All,

@@ -3,6 +3,7 @@
 //! The rows of a batch are compressed in parallel on a pool of its own, one thread a core, which all partitions share: so a
 //! single partition keeps all cores busy, and many do not crowd them. Each thread keeps its compressors.
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use datafusion::arrow::datatypes::DataType;
@@ -117,13 +118,9 @@ impl ScalarUDFImpl for ZlibCompress {
         let effort_of = |row: usize| efforts.as_ref().and_then(|efforts| efforts[row]);
         let mut packed: Vec<Option<Vec<u8>>> = vec![None; values.len()];
         // Rows of one level and effort go together, so that the sample is theirs; nearly always that is all of them.
-        let mut groups: Vec<(Setting, Vec<usize>)> = Vec::new();
+        let mut groups: BTreeMap<Setting, Vec<usize>> = BTreeMap::new();
         for row in (0..values.len()).filter(|row| values[*row].is_some()) {
-            let key = (level_of(row), effort_of(row));
-            match groups.iter_mut().find(|(other, _)| *other == key) {
-                Some((_, rows)) => rows.push(row),
-                None => groups.push((key, vec![row])),
-            }
+            groups.entry((level_of(row), effort_of(row))).or_default().push(row);
         }
         for ((level, effort), rows) in groups {
             let level = check_range("level", level, 0, 9)?;

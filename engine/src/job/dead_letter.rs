@@ -29,9 +29,9 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// Everything from `offset` to the end of the split's object.
-    pub fn rest_of_object(split: &Split, offset: u64, reason: String) -> Self {
-        Self { byte_offset: Some(offset), byte_length: None, id: None, ..Self::new(split, reason) }
+    /// A whole object.
+    pub fn whole_object(split: &Split, reason: String) -> Self {
+        Self { byte_offset: Some(0), byte_length: None, id: None, ..Self::new(split, reason) }
     }
 
     /// A document which the sink refused.

@@ -53,9 +53,11 @@ pub struct Manifest {
     pub source: Option<BlobSpec>,
     /// What is written.
     pub sink: SinkSpec,
+    /// Whether the statement runs split by split. If not, the job has one receipt, [`WHOLE`], and no objects here.
+    pub by_split: bool,
     /// Whether every byte of the input must be in a document: the statement filters nothing.
     pub keeps_every_row: bool,
-    /// Every object with every split. Empty for a statement which cannot run split by split: it has one receipt, `result`.
+    /// Every object with every split.
     pub objects: Vec<ManifestObject>,
 }
 
@@ -92,6 +94,7 @@ impl Manifest {
             statement_hash: hash_statement(statement),
             source,
             sink,
+            by_split: false,
             keeps_every_row: false,
             objects,
         }
@@ -117,7 +120,7 @@ impl Manifest {
 
     /// Names of the receipts which complete the job.
     pub fn receipt_names(&self) -> Vec<String> {
-        if self.objects.is_empty() {
+        if !self.by_split {
             return vec![WHOLE.to_string()];
         }
         self.objects.iter().flat_map(|object| object.splits.iter().map(|split| split.id.clone())).collect()

@@ -72,9 +72,10 @@ impl Job {
             None => Vec::new(),
         };
         let shape = plan_shape(context, bind(&insert, &job, &splits)?).await?;
-        let recorded = if source.is_some() && shape.is_by_split { splits.as_slice() } else { &[] };
+        let by_split = source.is_some() && shape.is_by_split;
+        let recorded = if by_split { splits.as_slice() } else { &[] };
         let mut manifest = Manifest::new(&job.name, statement, source, sink.spec.clone(), recorded);
-        manifest.keeps_every_row = shape.keeps_every_row;
+        (manifest.by_split, manifest.keeps_every_row) = (by_split, shape.keeps_every_row);
         if let Some(stored) = state.manifest().await? {
             stored.check_same(&manifest)?;
             manifest = stored;
@@ -99,7 +100,7 @@ impl Job {
     /// Splits of the job and how many of them are done.
     pub fn splits(&self) -> (usize, usize) {
         let all = self.manifest.receipt_names().len();
-        (all, if self.manifest.objects.is_empty() { 0 } else { all - self.pending.len() })
+        (all, if self.manifest.by_split { all - self.pending.len() } else { 0 })
     }
 
     /// Stored bytes of all splits and of those that are still to be read.
@@ -126,7 +127,7 @@ impl Job {
         if let Some(commit) = self.state.commit().await? {
             return Ok(Outcome { commit, written_now: 0 });
         }
-        let is_whole = self.manifest.objects.is_empty();
+        let is_whole = !self.manifest.by_split;
         let is_done = if is_whole { self.state.receipt(WHOLE).await?.is_some() } else { self.pending.is_empty() };
         let mut written_now = 0;
         if !is_done {
@@ -142,7 +143,7 @@ impl Job {
     }
 
     async fn write(&self) -> Result<u64> {
-        let splits = if self.manifest.objects.is_empty() { self.list_again().await? } else { self.pending.clone() };
+        let splits = if self.manifest.by_split { self.pending.clone() } else { self.list_again().await? };
         let plan = physical_plan(&self.context, bind(&self.insert, &self.job, &splits)?).await?;
         let task = self.context.task_ctx();
         let counts = runtime::spawn_cpu(async move { collect(plan, task).await })?.join().await??;

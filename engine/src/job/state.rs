@@ -178,7 +178,7 @@ impl JobState {
             loop {
                 match create_once(&file, &text).await {
                     // A lost reply may have created it: then what is there is what was sent.
-                    Ok(false) if is_repeat => return Ok(holds(&file, &text).await?),
+                    Ok(false) if is_repeat => return holds(&file, &text).await,
                     Ok(created) => return Ok(created),
                     Err(error) => retry.wait_or(error).await?,
                 }

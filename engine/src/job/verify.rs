@@ -100,7 +100,7 @@ pub async fn verify(context: &SessionContext, job: &JobRef, deep: bool) -> Resul
     let state = JobState::open(&env, job)?;
     let manifest = state.manifest().await?;
     let manifest = manifest.ok_or_else(|| Error::config(format!("there is no job `{}` at {}", job.name, state.uri())))?;
-    if manifest.objects.is_empty() {
+    if !manifest.by_split {
         return Err(Error::config(format!(
             "job `{}` did not run split by split, so its documents cannot be traced to their source",
             job.name

@@ -61,11 +61,6 @@ impl Chunker {
         self.phase == Phase::Done
     }
 
-    /// Offset of the first byte which is not in a chunk yet.
-    pub fn position(&self) -> u64 {
-        self.carry_offset
-    }
-
     /// Takes the next block, whose headroom must hold a chunk, and gives the chunks which are whole.
     pub fn push(&mut self, block: Block) -> Option<ChunkRun> {
         let Block { mut buffer, start, offset } = block;

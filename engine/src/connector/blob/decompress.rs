@@ -124,7 +124,7 @@ fn decode_blocks(object: &str, compression: Compression, input: &mut BlockInput,
             return Err(input.failure.take().unwrap_or_else(|| {
                 Error::decode(format!(
                     "{object}: the {} stream is corrupt or truncated at byte {offset} of its content (near byte {} as stored); \
-                     replace the object, or set blob.on_corrupt to 'dead_letter' to go on without the rest of it",
+                     replace the object, or set blob.on_corrupt to 'dead_letter' to go on without this object",
                     compression.name(),
                     input.consumed
                 ))

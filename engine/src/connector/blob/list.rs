@@ -23,8 +23,8 @@ const GLOB: MatchOptions = MatchOptions { case_sensitive: true, require_literal_
 /// Lists the objects of a BLOB table and cuts them into splits.
 ///
 /// # Errors
-/// Permanent or Unreachable when the place cannot be listed; Permanent when nothing is there, which is nearly always a
-/// misspelt location.
+/// Unreachable when the store does not answer or refuses; Config when nothing is there, which is nearly always a misspelt
+/// location.
 pub async fn list_splits(env: &Arc<RuntimeEnv>, spec: &BlobSpec) -> Result<Vec<Split>> {
     let (spec, env) = (spec.clone(), Arc::clone(env));
     runtime::spawn_io(async move {
@@ -65,7 +65,7 @@ async fn list_objects(env: &RuntimeEnv, url: &str) -> Result<(Location, Vec<Obje
             Err(object_store::Error::NotFound { .. }) => {}
             // A local folder answers `head` with "is a directory".
             Err(_) if scheme == "file" && std::path::Path::new(&format!("/{key}")).is_dir() => {}
-            Err(e) => return Err(store_error("reading", &place.uri, &e)),
+            Err(e) => return Err(give_up(store_error("reading", &place.uri, &e))),
         }
     }
     let found = list_below(&place, url).await?.into_iter().filter(|meta| !is_hidden(&place.path, &meta.location)).collect();
@@ -77,10 +77,19 @@ async fn list_below(place: &Location, url: &str) -> Result<Vec<ObjectMeta>> {
     let listed = place.store.list(Some(&place.path)).try_collect().await;
     listed.map_err(|e| match &e {
         object_store::Error::NotFound { .. } => {
-            Error::permanent(format!("listing {url}: the bucket or folder does not exist; check the LOCATION"))
+            Error::config(format!("listing {url}: the bucket or folder does not exist; check the LOCATION"))
         }
-        _ => store_error("listing", url, &e),
+        // The store has been asked for as long as its retries last.
+        _ => give_up(store_error("listing", url, &e)),
     })
+}
+
+/// A store which does not answer at the very beginning is one that cannot be reached.
+fn give_up(error: Error) -> Error {
+    if !error.is_retryable() {
+        return error;
+    }
+    Error::new(ErrorKind::Unreachable, format!("{error}; check AWS_ENDPOINT, the network and, for https, AWS_CA_BUNDLE"))
 }
 
 /// Names that begin with `_` or `.` are other tools' markers (`_SUCCESS`, `.crc`), as in Hadoop and Spark.
@@ -90,7 +99,7 @@ fn is_hidden(below: &Path, path: &Path) -> bool {
 
 fn not_empty(found: Vec<ObjectMeta>, url: &str) -> Result<Vec<ObjectMeta>> {
     if found.is_empty() {
-        return Err(Error::new(ErrorKind::Permanent, format!("no object at {url}: check the LOCATION and, for a folder, its final slash")));
+        return Err(Error::config(format!("no object at {url}: check the LOCATION and, for a folder, its final slash")));
     }
     Ok(found)
 }

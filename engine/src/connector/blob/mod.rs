@@ -59,7 +59,8 @@ pub enum Boundary {
 pub enum OnCorrupt {
     /// Fail the job with an error that names object and offset.
     Fail,
-    /// Keep what came before, name the rest in the dead letters and go on.
+    /// Name the object in the dead letters, store nothing of it and go on. A damaged stream can yield wrong bytes long before
+    /// its checksum tells, so each compressed object is decoded once to check it, and once more to read it.
     DeadLetter,
 }
 

@@ -171,6 +171,12 @@ impl SplitReader {
         // One byte earlier tells whether a line starts at the split's first byte.
         let from = if self.spec.boundary == Boundary::Line { split.start.saturating_sub(1) } else { split.start };
         let (mut blocks, compression) = open_split(location, split, from, shape).await?;
+        if compression != Compression::None && self.spec.on_corrupt == OnCorrupt::DeadLetter {
+            if !self.is_whole(split, blocks).await? {
+                return Ok(true);
+            }
+            blocks = open_split(locate(&self.env, &split.object)?, split, from, shape).await?.0;
+        }
         let end = if compression == Compression::None { split.end } else { u64::MAX };
         let mut chunker = Chunker::new(self.spec.boundary, chunk_bytes, split.start, end);
         while !chunker.is_done() {
@@ -182,15 +188,6 @@ impl SplitReader {
                         return Ok(false);
                     }
                 }
-                Some(Err(error)) if error.kind() == ErrorKind::Decode && self.spec.on_corrupt == OnCorrupt::DeadLetter => {
-                    let log = self.dead_letters.as_ref().ok_or_else(|| {
-                        Error::config(
-                            "blob.on_corrupt = 'dead_letter' needs a job: use `baler run`, which keeps dead letters in the job's state",
-                        )
-                    })?;
-                    log.add(DeadLetter::rest_of_object(split, chunker.position(), error.to_string()));
-                    return Ok(true);
-                }
                 Some(Err(error)) => return Err(error),
                 None => {
                     let rest = chunker.finish();
@@ -200,6 +197,23 @@ impl SplitReader {
                         return Ok(false);
                     }
                 }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Decodes a compressed object to its end; notes a corrupt one as dead letter.
+    async fn is_whole(&self, split: &Split, mut blocks: BlockStream) -> Result<bool> {
+        let log = self.dead_letters.as_ref().ok_or_else(|| {
+            Error::config("blob.on_corrupt = 'dead_letter' needs a job: use `baler run`, which keeps dead letters in the job's state")
+        })?;
+        while let Some(block) = blocks.next().await {
+            match block {
+                Err(error) if error.kind() == ErrorKind::Decode => {
+                    log.add(DeadLetter::whole_object(split, error.to_string()));
+                    return Ok(false);
+                }
+                block => drop(block?),
             }
         }
         Ok(true)

@@ -1,7 +1,8 @@
 //! Batches → one part file. It appears under its name only when it is whole and durable.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,11 +43,15 @@ impl LocalPart {
     fn create(path: PathBuf) -> Result<Self> {
         let folder = path.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(folder).map_err(|e| file_error("cannot create the folder", folder, e))?;
-        // Two attempts at one split may run at once, in one process or in several.
-        let temporary = path.with_extension(format!("tmp-{}-{:08x}", std::process::id(), rand::random::<u32>()));
-        let file = OpenOptions::new().write(true).create_new(true).open(&temporary);
-        let file = file.map_err(|e| file_error("cannot create", &temporary, e))?;
-        Ok(Self { file, temporary, path, finished: false, documents: 0, bytes: 0 })
+        let mut number = 0;
+        loop {
+            let temporary = path.with_extension(format!("tmp-{number}"));
+            let claimed = claim(&temporary).map_err(|e| file_error("cannot create", &temporary, e))?;
+            if let Some(file) = claimed {
+                return Ok(Self { file, temporary, path, finished: false, documents: 0, bytes: 0 });
+            }
+            number += 1;
+        }
     }
 
     fn append(mut self, batch: &Batch) -> Result<Self> {
@@ -67,6 +72,24 @@ impl LocalPart {
         COUNTERS.sink_bytes.add(self.bytes);
         Ok(())
     }
+}
+
+/// Opens a temporary file, empty and locked; `None` if another attempt at the part is writing it. What a killed attempt left behind
+/// is not locked any more, so the next attempt takes it over instead of leaving it there for ever.
+fn claim(temporary: &Path) -> std::io::Result<Option<File>> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(temporary)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    // Between opening and locking the other attempt may have renamed it: then this is the finished part, which must stay.
+    let is_same = std::fs::metadata(temporary).is_ok_and(|named| file.metadata().is_ok_and(|open| named.ino() == open.ino()));
+    if !is_same {
+        return Ok(None);
+    }
+    file.set_len(0)?;
+    Ok(Some(file))
 }
 
 impl Drop for LocalPart {

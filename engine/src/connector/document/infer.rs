@@ -38,7 +38,7 @@ enum Shape {
     Simple(ElementType),
     /// Fractional digits.
     Decimal(u32),
-    Array(Box<Shape>),
+    Array(Box<Self>),
     Document(Shapes),
 }
 

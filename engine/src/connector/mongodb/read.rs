@@ -15,9 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) async fn stored(spec: &MongodbSpec, fields: Fields) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
     let mut projection = Document::new();
     if fields == Fields::Facts {
-        for name in DocumentFacts::NAMES {
-            projection.insert(name, 1);
-        }
+        projection.insert(DocumentFacts::PAYLOAD, 0);
     }
     let found = collection(spec).await?.find(doc! {}).projection(projection).await.map_err(|e| unreachable(spec, &e))?;
     Ok(documents(spec, found))
