@@ -35,6 +35,8 @@ pub fn coerce(name: &str, given: &[DataType], wanted: &[Kind], required: usize) 
     let coerced = given.iter().zip(wanted).enumerate().map(|(index, (given, wanted))| match (wanted, given) {
         (Kind::Bytes, DataType::Null) => Ok(DataType::Binary),
         (Kind::Bytes, given) if is_bytes(given) => Ok(given.clone()),
+        // As Parquet readers and string casts make them; DataFusion unpacks the values.
+        (Kind::Bytes, DataType::Dictionary(_, values)) if is_bytes(values) => Ok(values.as_ref().clone()),
         (Kind::Integer, given) if given.is_integer() || given.is_null() => Ok(DataType::Int64),
         (Kind::Text, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null) => Ok(DataType::Utf8),
         _ => Err(Error::config(format!("{name}: argument {} is {given}, but {} is wanted", index + 1, wanted.name()))),

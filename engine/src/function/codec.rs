@@ -1,17 +1,21 @@
 //! `compress(data, method)` and `decompress(data, method[, max_bytes])`: one place for every method of whole values.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::str::FromStr;
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use lz4_flex::frame::{FrameEncoder, FrameInfo};
 use rayon::prelude::*;
 
 use super::argument::{Arguments, Kind, coerce, to_binary};
-use super::zlib::{choose_effort, compress_all, compress_value, decompress_all, pool};
+use super::deflate::{Wrapper, pack_value};
+use super::effort::fixed_effort;
+pub use super::inflate::{decompress_value, decompress_value_of};
+use super::zlib::{compress_all, compress_alone, decompress_all, pool};
 use crate::error::{Error, Result};
-use crate::options::{format_bytes, nearest};
+use crate::options::nearest;
 
 /// How a value is compressed, with its level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +65,7 @@ impl FromStr for Method {
             "none" => Ok(Self::None),
             _ => {
                 let hint = nearest(name, NAMES).map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
-                Err(Error::config(format!("unknown compression method '{name}'{hint}")))
+                Err(Error::config(format!("unknown compression method '{name}'{hint} (known: {})", NAMES.join(", "))))
             }
         }
     }
@@ -69,82 +73,23 @@ impl FromStr for Method {
 
 /// Compresses one value.
 fn compress_value_by(method: Method, data: &[u8]) -> Result<Vec<u8>> {
-    let failed = |e: std::io::Error| Error::internal("compressing a value").with_source(e);
+    let failed = |cause: std::io::Error| Error::internal(format!("cannot compress a value of {} bytes", data.len())).with_source(cause);
     match method {
-        Method::Zlib(level) => compress_value(data, choose_effort(&[data], level)),
-        Method::Gzip(level) => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(u32::from(level)));
-            encoder.write_all(data).map_err(failed)?;
-            encoder.finish().map_err(failed)
+        Method::Zlib(level) => compress_alone(data, level),
+        Method::Gzip(level) => pack_value(data, fixed_effort(level), Wrapper::Gzip),
+        Method::Zstd(level) => {
+            let mut encoder = zstd::bulk::Compressor::new(level).map_err(failed)?;
+            // Neither zstd nor LZ4 has a checksum unless asked; without one a flipped bit can pass for data.
+            encoder.include_checksum(true).map_err(failed)?;
+            encoder.compress(data).map_err(failed)
         }
-        Method::Zstd(level) => zstd::bulk::compress(data, level).map_err(failed),
         Method::Lz4 => {
-            let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+            let frame = FrameInfo::new().content_checksum(true);
+            let mut encoder = FrameEncoder::with_frame_info(frame, Vec::new());
             encoder.write_all(data).map_err(failed)?;
-            encoder.finish().map_err(|e| Error::internal("compressing a value").with_source(e))
+            encoder.finish().map_err(|cause| failed(cause.into()))
         }
         Method::None => Ok(data.to_vec()),
-    }
-}
-
-/// Decompresses one value by its method's name, as a document's `codec` has it.
-///
-/// # Errors
-/// Config for an unknown method; Decode for corrupt input or more than `bytes_max` bytes.
-pub fn decompress_value(method: &str, data: &[u8], bytes_max: u64) -> Result<Vec<u8>> {
-    decompress_value_of(method.parse()?, data, bytes_max)
-}
-
-/// Decompresses one value.
-///
-/// # Errors
-/// Decode, saying where, for corrupt or truncated input, bytes after its end, or more than `bytes_max` bytes.
-pub fn decompress_value_of(method: Method, data: &[u8], bytes_max: u64) -> Result<Vec<u8>> {
-    let mut rest = data;
-    match method {
-        Method::Zlib(_) => {
-            let mut decoder = flate2::bufread::ZlibDecoder::new(&mut rest);
-            let raw = read_limited(&mut decoder, bytes_max, data.len())?;
-            let used = decoder.total_in() as usize;
-            refuse_trailing(data.len(), used)?;
-            Ok(raw)
-        }
-        Method::Gzip(_) => read_limited(&mut flate2::bufread::MultiGzDecoder::new(&mut rest), bytes_max, data.len()),
-        Method::Zstd(_) => {
-            let decoder = zstd::stream::read::Decoder::with_buffer(&mut rest);
-            read_limited(&mut decoder.map_err(|e| Error::internal("starting zstd").with_source(e))?, bytes_max, data.len())
-        }
-        Method::Lz4 => read_limited(&mut lz4_flex::frame::FrameDecoder::new(&mut rest), bytes_max, data.len()),
-        Method::None => read_limited(&mut rest, bytes_max, data.len()),
-    }
-}
-
-fn refuse_trailing(length: usize, used: usize) -> Result<()> {
-    if used == length {
-        return Ok(());
-    }
-    Err(Error::decode(format!("{} bytes follow the end of the compressed stream at byte {used}", length - used)))
-}
-
-/// Reads a decoder to its end, at most `bytes_max` bytes: memory is bounded however small the input is.
-fn read_limited(decoder: &mut impl Read, bytes_max: u64, packed: usize) -> Result<Vec<u8>> {
-    // Most data of ours is below 16:1; a bomb must not decide how much is reserved.
-    let mut raw = Vec::with_capacity((packed as u64 * 16).min(bytes_max).min(16 << 20) as usize);
-    let outcome = decoder.take(bytes_max.saturating_add(1)).read_to_end(&mut raw);
-    if raw.len() as u64 > bytes_max {
-        return Err(Error::decode(format!(
-            "it holds more than {} ({bytes_max} bytes); raise max_bytes if that is right",
-            format_bytes(bytes_max)
-        )));
-    }
-    match outcome {
-        Ok(_) => Ok(raw),
-        Err(cause) if cause.kind() == std::io::ErrorKind::UnexpectedEof => {
-            Err(Error::decode(format!("the compressed stream is truncated: it ends after byte {} of its content", raw.len())))
-        }
-        Err(cause) => {
-            Err(Error::decode(format!("the compressed stream is corrupt after byte {} of its content", raw.len())).with_source(cause))
-        }
     }
 }
 

@@ -6,12 +6,16 @@
 //! | [`codec`] | `compress`, `decompress` by method name |
 //! | [`binary`] | `crc32`, `compression_ratio`, `octet_length` of binary |
 //! | [`effort`] | how hard the zlib encoder works |
+//! | [`deflate`] | one value → zlib or gzip |
+//! | [`inflate`] | one value back, within a limit, or an error that says where |
 //! | [`argument`] | arguments of any text or binary type as byte slices |
 
 pub mod argument;
 pub mod binary;
 pub mod codec;
+pub mod deflate;
 pub mod effort;
+pub mod inflate;
 pub mod zlib;
 
 use std::sync::Arc;
