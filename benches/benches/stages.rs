@@ -101,7 +101,7 @@ fn stages(criterion: &mut Criterion) {
                 let mut writer = sink.open(&context.runtime_env(), "part").await.expect("a writer");
                 let mut builder = BatchBuilder::new(limits);
                 for batch in &documents {
-                    for full in builder.add(&encoder.encode(batch).expect("documents")) {
+                    for full in builder.add(encoder.encode(batch).expect("documents")) {
                         writer.write(full).await.expect("room");
                     }
                 }

@@ -59,6 +59,10 @@ impl Batch {
     }
 }
 
+/// Documents of one encoder call which are together at least this large are a batch by themselves. Below it, a round trip to
+/// the server costs more than a copy.
+const WHOLE_BYTES_MIN: usize = 1 << 20;
+
 /// Gathers documents into batches.
 #[derive(Debug)]
 pub struct BatchBuilder {
@@ -74,8 +78,16 @@ impl BatchBuilder {
     }
 
     /// Adds documents and gives the batches which they complete.
-    pub fn add(&mut self, documents: &Documents) -> Vec<Batch> {
+    pub fn add(&mut self, documents: Documents) -> Vec<Batch> {
         let mut full = Vec::new();
+        let (bytes, docs) = (documents.as_bytes().len(), documents.len());
+        if bytes >= WHOLE_BYTES_MIN && bytes <= self.limits.bytes_max && docs <= self.limits.docs_max {
+            // Large enough to go as it is: nothing is copied.
+            full.extend(self.take());
+            let ends = documents.ends().to_vec();
+            full.push(Batch { bytes: documents.into_bytes(), ends });
+            return full;
+        }
         for document in documents.iter() {
             if !self.open.is_empty() && self.open.bytes.len() + document.len() > self.limits.bytes_max {
                 full.extend(self.take());
@@ -100,5 +112,41 @@ impl BatchBuilder {
     pub fn take(&mut self) -> Option<Batch> {
         self.opened = None;
         (!self.open.is_empty()).then(|| std::mem::take(&mut self.open))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::array::{ArrayRef, BinaryArray, Int32Array, RecordBatch};
+
+    use super::*;
+    use crate::connector::document::DocumentEncoder;
+
+    fn documents(sizes: &[usize]) -> Documents {
+        let ids: ArrayRef = Arc::new(Int32Array::from_iter_values(0..sizes.len() as i32));
+        let data: ArrayRef = Arc::new(BinaryArray::from_iter_values(sizes.iter().map(|size| vec![7u8; *size])));
+        let batch = RecordBatch::try_from_iter([("_id", ids), ("data", data)]).unwrap();
+        DocumentEncoder::try_new(&batch.schema()).unwrap().encode(&batch).unwrap()
+    }
+
+    /// Document counts of the batches that come out when `parts` go in.
+    fn counts(limits: BatchLimits, parts: &[&[usize]]) -> Vec<usize> {
+        let mut builder = BatchBuilder::new(limits);
+        let mut batches: Vec<Batch> = parts.iter().flat_map(|sizes| builder.add(documents(sizes))).collect();
+        batches.extend(builder.take());
+        assert!(batches.iter().all(|batch| batch.len() == 1 || batch.bytes().len() <= limits.bytes_max));
+        assert!(batches.iter().all(|batch| batch.iter().map(<[u8]>::len).sum::<usize>() == batch.bytes().len()));
+        batches.iter().map(Batch::len).collect()
+    }
+
+    #[test]
+    fn a_batch_stays_under_its_bytes_and_documents() {
+        let limits = BatchLimits { bytes_max: 1000, docs_max: 3, age_max: Duration::from_secs(1) };
+        assert_eq!(counts(limits, &[&[10, 10], &[10, 10]]), [3, 1]);
+        assert_eq!(counts(limits, &[&[400, 400, 400], &[5000], &[10]]), [2, 1, 1, 1]);
+        let large = BatchLimits { bytes_max: 8 << 20, docs_max: 100, age_max: Duration::from_secs(1) };
+        assert_eq!(counts(large, &[&[10], &[1 << 20, 1 << 20], &[10]]), [1, 2, 1]);
     }
 }

@@ -315,7 +315,7 @@ impl PartWriter {
                 totals.add(&DocumentFacts::read(document)?);
             }
             self.documents.add(documents.len());
-            for batch in batches.add(&documents) {
+            for batch in batches.add(documents) {
                 self.document_bytes.add(batch.bytes().len());
                 writer.write(batch).await?;
             }
