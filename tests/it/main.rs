@@ -10,11 +10,13 @@
 //! | `change` | the same job again: unchanged, and with another statement or input |
 //! | `audit` | `verify` finds what was done behind its back |
 //! | `disk` | full disks and missing rights |
+//! | `commands` | `demo`, `generate`, `sql`, and the command lines of the README |
 //! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
 
 mod audit;
 mod change;
+mod commands;
 mod connection;
 mod damage;
 mod disk;

@@ -6,7 +6,7 @@
 //! | [`blob`] | source: objects → chunks |
 //! | [`document`] | row → BSON document, and back; the one type table |
 //! | [`batch`] | documents → batches under the limits of a sink |
-//! | [`write`] | the plan node which writes, split by split |
+//! | [`mod@write`] | the plan node which writes, split by split |
 //! | [`receipt`] | what a finished split wrote |
 //! | [`mongodb`], [`bson`] | the two sinks |
 //!

@@ -1,7 +1,10 @@
 //! The folder of one job: plain JSON files, each created once and atomically (`put-if-absent`), in any object store.
 //!
-//!     <state>/<job>/manifest.json          <state>/<job>/receipts/<split>.json
-//!     <state>/<job>/commit.json            <state>/<job>/dead-letters/<split>-<n>.json
+//! ```text
+//! <state>/<job>/manifest.json          <state>/<job>/receipts/<split>.json
+//! <state>/<job>/commit.json            <state>/<job>/dead-letters/<split>-<n>.json
+//! <state>/<job>/attempts/<n>.json
+//! ```
 
 use std::collections::HashMap;
 use std::io::Write;

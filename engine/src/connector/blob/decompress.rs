@@ -173,7 +173,89 @@ impl Read for BlockInput {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Decodes `stored`, fed in pieces of `piece` bytes, into blocks of `block` bytes.
+    fn decode(compression: Compression, stored: &[u8], piece: usize, block: usize) -> Result<Vec<u8>> {
+        let (sender, input) = BlockStream::channel();
+        let pieces: Vec<Vec<u8>> = stored.chunks(piece).map(<[u8]>::to_vec).collect();
+        let io = runtime::io()?;
+        io.spawn(async move {
+            for piece in pieces {
+                let mut buffer = BlockBuffer::with_length(piece.len());
+                buffer.copy_from_slice(&piece);
+                if sender.send(Ok(Some(Block { buffer, start: 0, offset: 0 }))).await.is_err() {
+                    return;
+                }
+            }
+            drop(sender.send(Ok(None)).await);
+        });
+        let mut blocks = decompress("o".to_string(), compression, input, BlockShape { headroom: 3, block_bytes: block })?;
+        let mut found = Vec::new();
+        io.block_on(async {
+            while let Some(block) = blocks.next().await {
+                let block = block?;
+                assert_eq!(block.offset, found.len() as u64);
+                found.extend_from_slice(block.bytes());
+            }
+            Ok(found)
+        })
+    }
+
+    const METHODS: [Compression; 4] = [Compression::Gzip, Compression::Zstd, Compression::Bzip2, Compression::Xz];
+
+    fn encode(compression: Compression, raw: &[u8]) -> Vec<u8> {
+        match compression {
+            Compression::Zstd => zstd::encode_all(raw, 3).unwrap(),
+            Compression::Bzip2 => {
+                let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+                encoder.write_all(raw).unwrap();
+                encoder.finish().unwrap()
+            }
+            Compression::Xz => {
+                let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
+                encoder.write_all(raw).unwrap();
+                encoder.finish().unwrap()
+            }
+            _ => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(raw).unwrap();
+                encoder.finish().unwrap()
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn streams_of_any_number_of_members_come_back_and_a_cut_one_is_an_error(
+            raw in prop::collection::vec(prop_oneof![Just(b'a'), any::<u8>()], 1..2000), members in 1usize..4, piece in 1usize..500, block in 1usize..700,
+        ) {
+            for method in METHODS {
+                let stored = encode(method, &raw).repeat(members);
+                prop_assert_eq!(decode(method, &stored, piece, block).unwrap(), raw.repeat(members));
+                let error = decode(method, &stored[..stored.len() - 1], piece, block).unwrap_err();
+                prop_assert_eq!(error.kind(), crate::ErrorKind::Decode);
+            }
+        }
+
+        #[test]
+        fn foreign_bytes_end_in_bytes_or_an_error_never_in_a_panic(data in prop::collection::vec(any::<u8>(), 0..400), at in any::<prop::sample::Index>()) {
+            for method in METHODS {
+                // Both noise and a damaged real stream, which leads further in.
+                drop(decode(method, &data, 64, 128));
+                let mut stored = encode(method, &data);
+                let index = at.index(stored.len());
+                stored[index] ^= 0x10;
+                drop(decode(method, &stored, 64, 128));
+            }
+        }
+    }
 
     #[test]
     fn suffix_and_magic_name_the_method() {

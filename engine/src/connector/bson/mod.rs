@@ -1,7 +1,9 @@
 //! The BSON sink: a folder in mongodump's layout, the embedded stand-in for a database.
 //!
-//!     <location>/<database>/<collection>.<part>.bson      documents, one after the other
-//!     <location>/<database>/<collection>.metadata.json    options and indexes
+//! ```text
+//! <location>/<database>/<collection>.<part>.bson      documents, one after the other
+//! <location>/<database>/<collection>.metadata.json    options and indexes
+//! ```
 //!
 //! A dump is just documents one after the other, so parts may be joined in any order:
 //! `cat <collection>.*.bson | mongorestore --db=… --collection=… -`. A part is named after its split: writing a split again

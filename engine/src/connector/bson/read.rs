@@ -86,3 +86,38 @@ fn document_length(pending: &[u8], file: &Path, position: u64) -> Result<Option<
         _ => Err(Error::decode(format!("{file}: no document at byte {position}: its length would be {length}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use object_store::PutPayload;
+    use object_store::memory::InMemory;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Reads bytes as a part file.
+    fn read(bytes: &[u8]) -> Result<Vec<RawDocumentBuf>> {
+        let (store, path): (Arc<dyn ObjectStore>, _) = (Arc::new(InMemory::new()), Path::from("part"));
+        runtime::io()?.block_on(async {
+            store.put(&path, PutPayload::from(bytes.to_vec())).await.unwrap();
+            let place = Location { store, path: path.clone(), uri: "memory".to_string() };
+            read_files(place, vec![path])?.try_collect().await
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn documents_come_back_and_a_cut_or_foreign_file_is_an_error(numbers in prop::collection::vec(any::<i64>(), 1..20), noise in prop::collection::vec(any::<u8>(), 1..200)) {
+            let documents: Vec<RawDocumentBuf> = numbers.iter().map(|number| ::bson::rawdoc! { "_id": *number }).collect();
+            let bytes: Vec<u8> = documents.iter().flat_map(|document| document.as_bytes().to_vec()).collect();
+            prop_assert_eq!(read(&bytes).unwrap(), documents);
+            prop_assert!(read(&bytes[..bytes.len() - 1]).is_err());
+            // Noise of a plausible length may pass as a document; it must not panic, nor later, when its fields are read.
+            for document in read(&noise).into_iter().flatten() {
+                drop(crate::connector::receipt::DocumentFacts::read(document.as_bytes()));
+            }
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! - [`client`]: one client a server and process; credentials; which error means what
 //! - [`prepare`]: limits, indexes, and [`shard`]: hashed sharding while the collection is empty
-//! - [`write`]: batches → acknowledged documents; the duplicate rule
+//! - [`mod@write`]: batches → acknowledged documents; the duplicate rule
 //! - [`read`]: stored documents, for `verify`
 
 pub mod client;
