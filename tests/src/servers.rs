@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::wait_until;
 
@@ -179,6 +180,9 @@ pub struct Server {
     ended: Option<ExitStatus>,
 }
 
+/// Time after which a server which goes on is asked again to stop.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+
 impl Server {
     /// Starts `command`. Output is appended to `<name>.log` in the run's folder.
     ///
@@ -209,8 +213,15 @@ impl Server {
     /// Sends SIGTERM and waits for the end.
     pub fn stop(&mut self) {
         if self.ended.is_none() {
-            signal(self.child.id(), "TERM");
-            wait_until("a server stops after SIGTERM", || self.child.try_wait().is_ok_and(|status| status.is_some()));
+            // A server which has only just said that it is ready may not hear the first one.
+            let mut asked: Option<Instant> = None;
+            wait_until("a server stops after SIGTERM", || {
+                if asked.is_none_or(|asked| asked.elapsed() > ASK_AGAIN) {
+                    signal(self.child.id(), "TERM");
+                    asked = Some(Instant::now());
+                }
+                self.child.try_wait().is_ok_and(|status| status.is_some())
+            });
             self.reap();
         }
     }
