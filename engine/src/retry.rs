@@ -50,9 +50,4 @@ impl Retry {
         self.attempts += 1;
         Ok(())
     }
-
-    /// Attempts which failed so far.
-    pub fn attempts(&self) -> u32 {
-        self.attempts
-    }
 }

@@ -38,11 +38,6 @@ impl<T> Spawned<T> {
     pub async fn join(mut self) -> Result<T> {
         (&mut self.0).await.map_err(|cause| Error::internal("a background task ended early").with_source(cause))
     }
-
-    /// Whether the task has ended.
-    pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
-    }
 }
 
 impl<T> Drop for Spawned<T> {

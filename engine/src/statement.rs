@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::common::TableReference;
-use datafusion::datasource::{provider_as_source, source_as_provider};
+use datafusion::datasource::provider_as_source;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{DmlStatement, LogicalPlan, WriteOp};
@@ -78,11 +78,6 @@ fn insert_parts(statement: &Statement) -> Option<(TableReference, Statement)> {
         return None;
     }
     Some((TableReference::parse_str(&name.to_string()), Statement::Statement(Box::new(SqlStatement::Query(query.clone())))))
-}
-
-/// Whether a plan writes to one of our sinks.
-pub fn is_sink_insert(plan: &LogicalPlan) -> bool {
-    matches!(plan, LogicalPlan::Dml(insert) if source_as_provider(&insert.target).is_ok_and(|target| target.downcast_ref::<SinkTable>().is_some()))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::csv::WriterBuilder;
 use datafusion::arrow::json::LineDelimitedWriter;
 use datafusion::arrow::util::pretty::pretty_format_batches;
+use datafusion::datasource::source_as_provider;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::collect;
@@ -17,6 +18,7 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
 use super::{print_line, stop_signal};
+use crate::connector::sink::SinkTable;
 use crate::error::{Error, Result};
 use crate::runtime;
 use crate::session::local_session;
@@ -68,9 +70,10 @@ async fn run_statements(context: &SessionContext, text: &str, format: Format) ->
     let text = statement::substitute(text, &std::collections::HashMap::new())?;
     for parsed in statement::parse(&text)? {
         let plan = statement::plan(context, parsed).await?;
-        let is_insert = statement::is_sink_insert(&plan);
-        if let (true, LogicalPlan::Dml(insert)) = (is_insert, &plan) {
-            prepare_sink(context, insert).await?;
+        if let LogicalPlan::Dml(insert) = &plan
+            && let Some(sink) = source_as_provider(&insert.target)?.downcast_ref::<SinkTable>()
+        {
+            sink.spec.prepare(&context.runtime_env()).await?;
         }
         let frame = context.execute_logical_plan(plan).await?;
         let schema = frame.schema().as_arrow().clone();
@@ -79,15 +82,6 @@ async fn run_statements(context: &SessionContext, text: &str, format: Format) ->
         if !schema.fields().is_empty() {
             print_rows(&rows, format)?;
         }
-    }
-    Ok(())
-}
-
-async fn prepare_sink(context: &SessionContext, insert: &datafusion::logical_expr::DmlStatement) -> Result<()> {
-    let provider = datafusion::datasource::source_as_provider(&insert.target)?;
-    if let Some(sink) = provider.downcast_ref::<crate::connector::sink::SinkTable>() {
-        let (spec, env) = (sink.spec.clone(), context.runtime_env());
-        runtime::spawn_io(async move { spec.prepare(&env).await })?.join().await??;
     }
     Ok(())
 }

@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use self::batch::BatchLimits;
 use crate::error::Result;
+use crate::runtime;
 
 /// Description of a sink; holds no client and no secret, so it may travel in a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,15 +78,20 @@ impl SinkSpec {
         }
     }
 
-    /// Reaches the target and prepares it (collection, indexes, folder). Idempotent.
+    /// Reaches the target and prepares it (collection, indexes, folder), on the I/O runtime. Idempotent.
     ///
     /// # Errors
     /// Unreachable when there is no server or no right; Config when the target cannot hold documents.
     pub async fn prepare(&self, env: &Arc<RuntimeEnv>) -> Result<()> {
-        match self {
-            Self::Mongodb(spec) => mongodb::prepare::prepare(spec).await,
-            Self::Bson(spec) => bson::prepare(spec, env).await,
-        }
+        let (spec, env) = (self.clone(), Arc::clone(env));
+        runtime::spawn_io(async move {
+            match spec {
+                Self::Mongodb(spec) => mongodb::prepare::prepare(&spec).await,
+                Self::Bson(spec) => bson::prepare(&spec, &env).await,
+            }
+        })?
+        .join()
+        .await?
     }
 
     /// A writer for one part of the load. Parts of one name replace or repeat each other; parts of different names do not touch.

@@ -81,8 +81,7 @@ impl Job {
             manifest = stored;
         } else {
             // Reaching the target first leaves no half-begun job behind when the password is wrong.
-            let (spec, env) = (sink.spec.clone(), context.runtime_env());
-            runtime::spawn_io(async move { spec.prepare(&env).await })?.join().await??;
+            sink.spec.prepare(&context.runtime_env()).await?;
             if !state.put_manifest(&manifest).await? {
                 let stored = state.manifest().await?.ok_or_else(|| Error::conflict("the manifest was removed while the job began"))?;
                 stored.check_same(&manifest)?;
@@ -131,8 +130,7 @@ impl Job {
         let is_done = if is_whole { self.state.receipt(WHOLE).await?.is_some() } else { self.pending.is_empty() };
         let mut written_now = 0;
         if !is_done {
-            let (spec, env) = (self.manifest.sink.clone(), self.context.runtime_env());
-            runtime::spawn_io(async move { spec.prepare(&env).await })?.join().await??;
+            self.manifest.sink.prepare(&self.context.runtime_env()).await?;
             let started = Utc::now();
             written_now = self.write().await?;
             if is_whole {

@@ -115,14 +115,6 @@ impl JobState {
         Ok(receipts.into_iter().map(|receipt| (receipt.split.clone(), receipt)).collect())
     }
 
-    /// How many splits are done.
-    ///
-    /// # Errors
-    /// As the store's.
-    pub async fn count_receipts(&self) -> Result<usize> {
-        Ok(self.list("receipts").await?.len())
-    }
-
     /// Stores a split's dead letters.
     ///
     /// # Errors

@@ -23,10 +23,10 @@ pub(crate) async fn open(spec: &BsonSpec, env: &Arc<RuntimeEnv>, part: &str) -> 
     let file = spec.folder(env)?.join(&spec.file_name(part));
     if file.uri.starts_with("file://") {
         let path = PathBuf::from(format!("/{}", file.path));
-        return Ok(Box::new(LocalWriter { part: Some(LocalPart::create(path)?), under_way: None }));
+        return Ok(Box::new(LocalWriter { part: Turn::Idle(LocalPart::create(path)?) }));
     }
     let writer = BufWriter::new(Arc::clone(&file.store), file.path.clone());
-    Ok(Box::new(RemoteWriter { uri: file.uri, writer: Some(writer), under_way: None }))
+    Ok(Box::new(RemoteWriter { uri: file.uri, writer: Turn::Idle(writer) }))
 }
 
 /// A file under a temporary name in its final folder; removed if it is dropped unfinished.
@@ -113,32 +113,40 @@ fn file_error(action: &str, path: &Path, error: std::io::Error) -> Error {
     Error::permanent(format!("{action} {}: {error}{remedy}", path.display()))
 }
 
-/// Writes to a local file; one batch is written while the next is compressed.
-struct LocalWriter {
-    part: Option<LocalPart>,
-    under_way: Option<Spawned<Result<LocalPart>>>,
+/// A part which is idle or being written to: one batch is written while the next is compressed.
+enum Turn<P> {
+    Idle(P),
+    UnderWay(Spawned<Result<P>>),
+    /// A write failed, or its call was dropped.
+    Lost,
 }
 
-impl LocalWriter {
-    async fn settle(&mut self) -> Result<LocalPart> {
-        match (self.part.take(), self.under_way.take()) {
-            (Some(part), _) => Ok(part),
-            (None, Some(task)) => task.join().await?,
-            (None, None) => Err(Error::internal("a part was written to after it had failed")),
+impl<P> Turn<P> {
+    /// Waits for the write under way and takes the part.
+    async fn take(&mut self) -> Result<P> {
+        match std::mem::replace(self, Self::Lost) {
+            Self::Idle(part) => Ok(part),
+            Self::UnderWay(task) => task.join().await?,
+            Self::Lost => Err(Error::internal("a part was written to after it had failed")),
         }
     }
+}
+
+/// Writes to a local file.
+struct LocalWriter {
+    part: Turn<LocalPart>,
 }
 
 #[async_trait]
 impl SinkWriter for LocalWriter {
     async fn write(&mut self, batch: Batch) -> Result<()> {
-        let part = self.settle().await?;
-        self.under_way = Some(runtime::spawn_blocking(move || part.append(&batch))?);
+        let part = self.part.take().await?;
+        self.part = Turn::UnderWay(runtime::spawn_blocking(move || part.append(&batch))?);
         Ok(())
     }
 
     async fn finish(mut self: Box<Self>) -> Result<Written> {
-        let part = self.settle().await?;
+        let part = self.part.take().await?;
         runtime::spawn_blocking(move || part.finish())?.join().await??;
         Ok(Written::default())
     }
@@ -147,18 +155,7 @@ impl SinkWriter for LocalWriter {
 /// Writes to an object; it exists only after the upload is completed.
 struct RemoteWriter {
     uri: String,
-    writer: Option<BufWriter>,
-    under_way: Option<Spawned<Result<BufWriter>>>,
-}
-
-impl RemoteWriter {
-    async fn settle(&mut self) -> Result<BufWriter> {
-        match (self.writer.take(), self.under_way.take()) {
-            (Some(writer), _) => Ok(writer),
-            (None, Some(task)) => task.join().await?,
-            (None, None) => Err(Error::internal("a part was written to after it had failed")),
-        }
-    }
+    writer: Turn<BufWriter>,
 }
 
 fn upload_error(uri: &str, error: std::io::Error) -> Error {
@@ -171,8 +168,8 @@ fn upload_error(uri: &str, error: std::io::Error) -> Error {
 #[async_trait]
 impl SinkWriter for RemoteWriter {
     async fn write(&mut self, batch: Batch) -> Result<()> {
-        let (mut writer, uri) = (self.settle().await?, self.uri.clone());
-        self.under_way = Some(runtime::spawn_io(async move {
+        let (mut writer, uri) = (self.writer.take().await?, self.uri.clone());
+        self.writer = Turn::UnderWay(runtime::spawn_io(async move {
             writer.write_all(batch.bytes()).await.map_err(|e| upload_error(&uri, e))?;
             COUNTERS.sink_docs.add(batch.len() as u64);
             COUNTERS.sink_bytes.add(batch.bytes().len() as u64);
@@ -182,7 +179,7 @@ impl SinkWriter for RemoteWriter {
     }
 
     async fn finish(mut self: Box<Self>) -> Result<Written> {
-        let (mut writer, uri) = (self.settle().await?, self.uri.clone());
+        let (mut writer, uri) = (self.writer.take().await?, self.uri.clone());
         runtime::spawn_io(async move { writer.shutdown().await.map_err(|e| upload_error(&uri, e)) })?.join().await??;
         Ok(Written::default())
     }
