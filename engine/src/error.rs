@@ -33,7 +33,9 @@ pub enum ErrorKind {
 }
 
 /// One failure: its kind, one line that names object, action, cause and remedy, and the error below it.
-#[derive(Debug, Clone)]
+///
+/// `Debug` writes it so that [`Error::from_wire`] reads it again: Ballista sends a task's error as its debug text.
+#[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
     message: String,
@@ -105,6 +107,47 @@ impl Error {
     }
 }
 
+/// Begins an error of ours within foreign text.
+const WIRE_MARK: &str = "baler-error:";
+
+impl ErrorKind {
+    const NAMES: [(Self, &str); 7] = [
+        (Self::Config, "config"),
+        (Self::Unreachable, "unreachable"),
+        (Self::Decode, "decode"),
+        (Self::Transient, "transient"),
+        (Self::Permanent, "permanent"),
+        (Self::Conflict, "conflict"),
+        (Self::Internal, "internal"),
+    ];
+
+    fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(kind, _)| *kind == self).map_or("internal", |(_, name)| name)
+    }
+}
+
+/// `baler-error:<kind>:<message in hex>;`, which no quoting or escaping around it can change.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self} [{WIRE_MARK}{}:", self.kind.name())?;
+        self.to_string().bytes().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str(";]")
+    }
+}
+
+impl Error {
+    /// Finds the error of ours whose debug text is somewhere in `text`: an executor's failure as a client receives it.
+    pub fn from_wire(text: &str) -> Option<Self> {
+        let (_, rest) = text.split_once(WIRE_MARK)?;
+        let (kind, rest) = rest.split_once(':')?;
+        let (hex, _) = rest.split_once(';')?;
+        let kind = ErrorKind::NAMES.iter().find(|(_, name)| *name == kind)?.0;
+        let bytes: Option<Vec<u8>> =
+            (0..hex.len()).step_by(2).map(|at| hex.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok())).collect();
+        Some(Self::new(kind, String::from_utf8(bytes?).ok()?))
+    }
+}
+
 /// One line: the message, then the causes below it that it does not already repeat.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -145,6 +188,10 @@ impl From<DataFusionError> for Error {
     fn from(error: DataFusionError) -> Self {
         if let Some(ours) = find_ours(&error) {
             return ours.clone();
+        }
+        let whole = error.to_string();
+        if let Some(ours) = Self::from_wire(&whole) {
+            return ours;
         }
         let kind = match error.find_root() {
             DataFusionError::SQL(..)
@@ -252,6 +299,16 @@ mod tests {
         let back = Error::from(shared);
         assert!(back.is_retryable());
         assert_eq!(back.to_string(), "connection reset");
+    }
+
+    #[test]
+    fn error_is_read_again_out_of_any_debug_text() {
+        let error = Error::new(ErrorKind::Transient, "cannot read \"s3://b/ü\": reset\\");
+        let text = format!("Task failed due to {:?}", DataFusionError::from(error.clone()));
+        let nested = format!("{:?}", Some(format!("{text:?}")));
+        let back = Error::from_wire(&nested).unwrap();
+        assert_eq!((back.kind(), back.to_string()), (error.kind(), error.to_string()));
+        assert!(Error::from_wire("Task failed due to a panic").is_none());
     }
 
     #[test]

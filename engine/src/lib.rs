@@ -15,11 +15,13 @@
 //!
 //! # Modules
 //!
-//! [`session`] assembles a session; [`statement`] plans SQL; [`connector`] holds sources and sinks; [`function`] the SQL
+//! [`session`] assembles a session; [`codec`] makes its plans travel; [`cluster`] is the fleet; [`statement`] plans SQL; [`connector`] holds sources and sinks; [`function`] the SQL
 //! functions; [`job`] state, driver and auditor; [`generate`] sample data; [`cli`] the command line; [`error`], [`options`],
 //! [`retry`], [`runtime`], [`store`] and [`telemetry`] serve them all.
 
 pub mod cli;
+pub mod cluster;
+pub mod codec;
 pub mod connector;
 pub mod error;
 pub mod function;
@@ -33,4 +35,33 @@ pub mod statement;
 pub mod store;
 pub mod telemetry;
 
+use datafusion::prelude::SessionContext;
+
 pub use error::{Error, ErrorKind, Result};
+
+/// Version of this crate. Client, scheduler and executors must be of one version, because they exchange plans.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Where programs begin: a plain DataFusion [`SessionContext`] which knows Baler's tables and functions.
+///
+/// A program with functions of its own uses [`session::SessionParts`].
+#[derive(Debug)]
+pub struct Baler;
+
+impl Baler {
+    /// A session which runs everything in this process.
+    ///
+    /// # Errors
+    /// DataFusion's, when the runtime cannot be built.
+    pub fn local() -> Result<SessionContext> {
+        session::local_session()
+    }
+
+    /// A session whose queries run on the fleet of the scheduler at `df://host[:port]`.
+    ///
+    /// # Errors
+    /// Unreachable, when nothing answers there; Config, when the scheduler is of another version.
+    pub async fn connect(url: &str) -> Result<SessionContext> {
+        Ok(cluster::client::Fleet::connect(url, &session::SessionParts::default()).await?.context().clone())
+    }
+}

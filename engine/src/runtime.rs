@@ -4,6 +4,7 @@
 //! starve them, so everything that waits for a server is spawned here.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
@@ -13,6 +14,9 @@ use crate::error::{Error, Result};
 /// Threads which poll sockets and files. Two keep one slow callback from holding up the rest; they hardly use CPU.
 const IO_THREADS: usize = 2;
 
+/// Stack of a thread which may plan or decode a query, in bytes of address space: deep plans recurse deeply.
+const STACK_BYTES: usize = 16 << 20;
+
 static IO: OnceLock<Option<Runtime>> = OnceLock::new();
 
 /// The process-wide I/O runtime, started on first use.
@@ -20,10 +24,18 @@ static IO: OnceLock<Option<Runtime>> = OnceLock::new();
 /// # Errors
 /// Internal, when the operating system refuses the threads.
 pub fn io() -> Result<&'static Handle> {
-    IO.get_or_init(|| Builder::new_multi_thread().worker_threads(IO_THREADS).thread_name("baler-io").enable_all().build().ok())
-        .as_ref()
-        .map(Runtime::handle)
-        .ok_or_else(|| Error::internal("cannot start the I/O runtime: the operating system refused its threads"))
+    IO.get_or_init(|| {
+        Builder::new_multi_thread()
+            .worker_threads(IO_THREADS)
+            .thread_name("baler-io")
+            .thread_stack_size(STACK_BYTES)
+            .enable_all()
+            .build()
+            .ok()
+    })
+    .as_ref()
+    .map(Runtime::handle)
+    .ok_or_else(|| Error::internal("cannot start the I/O runtime: the operating system refused its threads"))
 }
 
 /// A spawned task which is aborted when its handle is dropped, so that a cancelled plan leaves no reader or writer behind.
@@ -79,15 +91,72 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let runtime = CPU
-        .get_or_init(|| Builder::new_multi_thread().worker_threads(cpu_threads() + 1).thread_name("baler-cpu").enable_all().build().ok());
+    let runtime = CPU.get_or_init(|| {
+        Builder::new_multi_thread()
+            .worker_threads(cpu_threads() + 1)
+            .thread_name("baler-cpu")
+            .thread_stack_size(STACK_BYTES)
+            .enable_all()
+            .build()
+            .ok()
+    });
     let runtime =
         runtime.as_ref().ok_or_else(|| Error::internal("cannot start the CPU runtime: the operating system refused its threads"))?;
     Ok(Spawned(runtime.spawn(future)))
+}
+
+static SERVER: OnceLock<Option<Runtime>> = OnceLock::new();
+
+/// The runtime of a scheduler or executor: plans are decoded and made here, and must not hold up sockets of stores and sinks.
+///
+/// # Errors
+/// Internal, when the operating system refuses the threads.
+pub fn server() -> Result<&'static Handle> {
+    // Two even on one core: a plan that takes long must not keep heartbeats waiting.
+    let threads = cpu_threads().max(2);
+    SERVER
+        .get_or_init(|| {
+            Builder::new_multi_thread()
+                .worker_threads(threads)
+                .thread_name("baler-server")
+                .thread_stack_size(STACK_BYTES)
+                .enable_all()
+                .build()
+                .ok()
+        })
+        .as_ref()
+        .map(Runtime::handle)
+        .ok_or_else(|| Error::internal("cannot start the server's runtime: the operating system refused its threads"))
 }
 
 /// Cores to use: `BALER_CPU_THREADS`, else what the operating system (and its cgroup) grants.
 pub fn cpu_threads() -> usize {
     let granted = || std::thread::available_parallelism().map_or(1, usize::from);
     std::env::var("BALER_CPU_THREADS").ok().and_then(|text| text.parse().ok()).filter(|threads| *threads > 0).unwrap_or_else(granted)
+}
+
+static DRAINING: AtomicBool = AtomicBool::new(false);
+
+/// From now on no task of this process begins another split.
+pub fn begin_drain() {
+    DRAINING.store(true, Ordering::Release);
+}
+
+/// Whether this process is leaving.
+pub fn is_draining() -> bool {
+    DRAINING.load(Ordering::Acquire)
+}
+
+/// Resolves to the signal's name when the process is asked to stop.
+///
+/// # Errors
+/// Internal, when the operating system refuses to tell.
+pub async fn stop_signal() -> Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |e: std::io::Error| Error::internal("cannot listen for signals").with_source(e);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| "SIGINT").map_err(failed),
+    }
 }

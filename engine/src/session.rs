@@ -1,54 +1,160 @@
-//! The one place which assembles a session: functions, table formats, object stores, options.
+//! The one place which assembles a session: functions, table formats, object stores, codecs, options.
+//!
+//! Client, scheduler, executors and the one-process mode all come through [`SessionParts`], so what one of them knows all
+//! know. What differs between them is [`Place`]: who plans, and whose defaults hold.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use ballista_core::extension::SessionConfigExt;
+use ballista_core::optimizer::ballista_default_optimizer_rules;
+use ballista_core::planner::BallistaQueryPlanner;
+use ballista_core::registry::BallistaFunctionRegistry;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::FunctionRegistry;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion_proto::protobuf::LogicalPlanNode;
 
+use crate::cluster;
+use crate::cluster::compressed::ClusterPlanner;
+use crate::codec::{LogicalCodec, PhysicalCodec};
 use crate::connector::blob::BlobTableFactory;
 use crate::connector::sink::SinkTableFactory;
 use crate::error::Result;
 use crate::runtime::cpu_threads;
 use crate::store::Stores;
 
-/// Options which differ from DataFusion's defaults.
-pub fn session_config() -> SessionConfig {
-    SessionConfig::new()
-        .with_information_schema(true)
-        // One more than cores: while one partition hands its documents on, the others keep the compression pool full.
-        .with_target_partitions(cpu_threads() + 1)
-        // A repartition between scan and sink would tear splits apart and move payloads between threads for nothing:
-        // partitions come from the scan.
-        .with_round_robin_repartition(false)
+/// The stores of this process: one client a bucket, whichever session asks.
+static STORES: LazyLock<Arc<Stores>> = LazyLock::new(Arc::default);
+
+/// Whose session it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Plans and runs here.
+    OneProcess,
+    /// Sends its plans to the scheduler at this URL (`http://host:port`).
+    Client(String),
+    /// Plans or runs what a client sent: scheduler and executors.
+    Server,
 }
 
-/// The state of a session.
+/// What a session is made of. A program with functions of its own adds them here, in its client, scheduler and executors alike.
+#[derive(Debug, Clone)]
+pub struct SessionParts {
+    functions: Vec<Arc<ScalarUDF>>,
+}
+
+impl Default for SessionParts {
+    /// Baler's own functions.
+    fn default() -> Self {
+        Self { functions: crate::function::all() }
+    }
+}
+
+impl SessionParts {
+    /// Adds a function; one of the same name is replaced. Plans carry functions by name, so every process must know it.
+    #[must_use]
+    pub fn with_function(mut self, function: ScalarUDF) -> Self {
+        self.functions.push(Arc::new(function));
+        self
+    }
+
+    /// Options of a session which differ from DataFusion's and Ballista's defaults.
+    pub fn config(&self, place: &Place) -> SessionConfig {
+        if *place == Place::OneProcess {
+            return SessionConfig::new()
+                .with_information_schema(true)
+                // One more than cores: while one partition hands its documents on, the others keep the compression pool full.
+                .with_target_partitions(cpu_threads() + 1)
+                // A repartition between scan and sink would tear splits apart and move payloads between threads for nothing:
+                // partitions come from the scan.
+                .with_round_robin_repartition(false);
+        }
+        cluster::defaults::session(SessionConfig::new_with_ballista())
+            .with_ballista_logical_extension_codec(Arc::new(LogicalCodec::default()))
+            .with_ballista_physical_extension_codec(Arc::new(PhysicalCodec::default()))
+    }
+
+    /// The state of a session under `config`, which comes from [`Self::config`] for the same place.
+    ///
+    /// # Errors
+    /// DataFusion's, when the runtime cannot be built.
+    pub fn state(&self, place: &Place, config: SessionConfig) -> DataFusionResult<SessionState> {
+        let planner: Option<Arc<BallistaQueryPlanner<LogicalPlanNode>>> = match place {
+            Place::Client(url) => Some(Arc::new(BallistaQueryPlanner::with_extension(
+                url.clone(),
+                config.ballista_config(),
+                config.ballista_logical_extension_codec(),
+            ))),
+            Place::OneProcess | Place::Server => None,
+        };
+        let sink = Arc::new(SinkTableFactory);
+        let mut builder = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(runtime_env(None)?)
+            .with_default_features()
+            .with_table_factory("BLOB".to_string(), Arc::new(BlobTableFactory))
+            .with_table_factory("MONGODB".to_string(), Arc::clone(&sink) as _)
+            .with_table_factory("BSON".to_string(), sink);
+        if *place != Place::OneProcess {
+            builder = builder.with_optimizer_rules(ballista_default_optimizer_rules());
+        }
+        if *place == Place::Server {
+            builder = builder.with_query_planner(Arc::new(ClusterPlanner));
+        }
+        if let Some(planner) = planner {
+            builder = builder.with_query_planner(planner);
+        }
+        let mut state = builder.build();
+        for function in &self.functions {
+            state.register_udf(Arc::clone(function))?;
+        }
+        Ok(state)
+    }
+
+    /// A plain DataFusion session which runs everything in this process.
+    ///
+    /// # Errors
+    /// As [`Self::state`].
+    pub fn local(&self) -> Result<SessionContext> {
+        let place = Place::OneProcess;
+        Ok(SessionContext::new_with_state(self.state(&place, self.config(&place))?))
+    }
+
+    /// All functions by name, as an executor looks them up.
+    ///
+    /// # Errors
+    /// As [`Self::state`].
+    pub fn function_registry(&self) -> Result<BallistaFunctionRegistry> {
+        let place = Place::Server;
+        let state = self.state(&place, self.config(&place))?;
+        Ok(BallistaFunctionRegistry {
+            scalar_functions: state.scalar_functions().clone(),
+            aggregate_functions: state.aggregate_functions().clone(),
+            window_functions: state.window_functions().clone(),
+            ..BallistaFunctionRegistry::default()
+        })
+    }
+}
+
+/// What plans run with: this process's stores, and a folder for spilled data where one is named.
 ///
 /// # Errors
-/// DataFusion's, when the runtime cannot be built.
-pub fn session_state(config: SessionConfig) -> DataFusionResult<SessionState> {
-    let runtime = RuntimeEnvBuilder::new().with_object_store_registry(Arc::new(Stores::default())).build_arc()?;
-    let sink = Arc::new(SinkTableFactory);
-    let builder = SessionStateBuilder::new()
-        .with_config(config)
-        .with_runtime_env(runtime)
-        .with_default_features()
-        .with_table_factory("BLOB".to_string(), Arc::new(BlobTableFactory))
-        .with_table_factory("MONGODB".to_string(), Arc::clone(&sink) as _)
-        .with_table_factory("BSON".to_string(), sink);
-    Ok(builder.build())
+/// DataFusion's, when the folder cannot be used.
+pub fn runtime_env(scratch: Option<&str>) -> DataFusionResult<Arc<RuntimeEnv>> {
+    let builder = RuntimeEnvBuilder::new().with_object_store_registry(Arc::clone(&STORES) as _);
+    match scratch {
+        Some(folder) => builder.with_temp_file_path(folder).build_arc(),
+        None => builder.build_arc(),
+    }
 }
 
 /// A plain DataFusion session which runs everything in this process.
 ///
 /// # Errors
-/// As [`session_state`].
+/// As [`SessionParts::state`].
 pub fn local_session() -> Result<SessionContext> {
-    let context = SessionContext::new_with_state(session_state(session_config())?);
-    for function in crate::function::all() {
-        context.register_udf(function.as_ref().clone());
-    }
-    Ok(context)
+    SessionParts::default().local()
 }

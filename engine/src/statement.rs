@@ -8,7 +8,7 @@ use datafusion::common::TableReference;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::{DmlStatement, LogicalPlan, WriteOp};
+use datafusion::logical_expr::{DdlStatement, DmlStatement, LogicalPlan, WriteOp};
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::{Statement as SqlStatement, TableObject};
 
@@ -66,6 +66,28 @@ pub async fn plan(context: &SessionContext, statement: Statement) -> Result<Logi
         }
     }
     Ok(state.statement_to_plan(statement).await?)
+}
+
+/// Runs statements which define tables, views and schemas.
+///
+/// # Errors
+/// Config, for a statement which does anything else, or a table which is not valid.
+pub async fn define_tables(context: &SessionContext, text: &str) -> Result<()> {
+    for parsed in parse(text)? {
+        let words = parsed.to_string();
+        match plan(context, parsed).await? {
+            plan @ LogicalPlan::Ddl(
+                DdlStatement::CreateExternalTable(_)
+                | DdlStatement::CreateView(_)
+                | DdlStatement::CreateCatalogSchema(_)
+                | DdlStatement::CreateCatalog(_),
+            ) => {
+                context.execute_logical_plan(plan).await?;
+            }
+            _ => return Err(Error::config(format!("only tables, views and schemas can be defined at the start, not `{words}`"))),
+        }
+    }
+    Ok(())
 }
 
 /// Table and query of a plain `INSERT INTO table SELECT …`.

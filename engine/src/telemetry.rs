@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::connector::receipt::Receipt;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -45,3 +47,43 @@ pub static COUNTERS: Counters = Counters {
     sink_docs: Counter::new(),
     splits: Counter::new(),
 };
+
+/// What a run has done so far: the one source of every progress display.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Raw bytes read.
+    pub raw_bytes: u64,
+    /// Bytes stored, of documents or payloads.
+    pub stored_bytes: u64,
+    /// Documents stored.
+    pub documents: u64,
+}
+
+impl Figures {
+    /// Those of a run in this process, as they happen.
+    pub fn of_process() -> Self {
+        Self { raw_bytes: COUNTERS.source_bytes.get(), stored_bytes: COUNTERS.sink_bytes.get(), documents: COUNTERS.sink_docs.get() }
+    }
+}
+
+/// Sums of the receipts which a driver has seen: the figures of a run on a fleet.
+#[derive(Debug, Default)]
+pub struct ReceiptTotals {
+    raw_bytes: Counter,
+    compressed_bytes: Counter,
+    documents: Counter,
+}
+
+impl ReceiptTotals {
+    /// Adds one receipt.
+    pub fn add(&self, receipt: &Receipt) {
+        self.raw_bytes.add(receipt.raw_bytes);
+        self.compressed_bytes.add(receipt.compressed_bytes);
+        self.documents.add(receipt.documents);
+    }
+
+    /// The present sums.
+    pub fn figures(&self) -> Figures {
+        Figures { raw_bytes: self.raw_bytes.get(), stored_bytes: self.compressed_bytes.get(), documents: self.documents.get() }
+    }
+}

@@ -8,14 +8,15 @@ use std::time::Instant;
 use clap::Args;
 
 use super::generate::generate_to;
+use super::print_line;
 use super::run::{prepare_job, print_outcome, run_job};
 use super::verify::print_report;
-use super::{print_line, stop_signal};
 use crate::error::{Error, Result};
 use crate::generate::{Compression, GenerateOptions, Shape};
 use crate::job::JobRef;
 use crate::job::verify::verify;
 use crate::options::{format_bytes, parse_bytes};
+use crate::runtime::stop_signal;
 use crate::session::local_session;
 
 /// The job which the demo runs; users start from the same file.
@@ -62,7 +63,7 @@ async fn run_demo(args: &DemoArgs) -> Result<ExitCode> {
     let variables = HashMap::from([("INPUT".to_string(), folder("data/")), ("OUTPUT".to_string(), folder("dump"))]);
     let job = JobRef::try_new(&folder("state"), "demo")?;
     let started = Instant::now();
-    let prepared = prepare_job(&context, COMPRESS_SQL, &variables, job.clone()).await?;
+    let prepared = prepare_job(&context, None, COMPRESS_SQL, &variables, job.clone()).await?;
     let outcome = run_job("demo", prepared).await?;
     let seconds = started.elapsed().as_secs_f64();
     print_line(format!("2. compressed it: {}/s", format_bytes((outcome.commit.raw_bytes as f64 / seconds) as u64)));

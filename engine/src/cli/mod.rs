@@ -5,16 +5,19 @@
 
 mod demo;
 mod generate;
+mod jobs;
 mod progress;
 mod run;
+mod servers;
 mod sql;
 mod verify;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::cluster::defaults::{EXECUTOR_FLAGS, FlagDefault, SCHEDULER_FLAGS};
 use crate::error::{Error, Result};
 use crate::runtime;
 
@@ -41,6 +44,12 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Makes sample data in files or S3.
     Generate(generate::GenerateArgs),
+    /// Lists jobs, shows one, or stops one on a fleet.
+    Jobs(jobs::JobsArgs),
+    /// Runs the scheduler of a fleet.
+    Scheduler(Box<servers::SchedulerArgs>),
+    /// Runs an executor of a fleet.
+    Executor(Box<servers::ExecutorArgs>),
 }
 
 /// How results are written.
@@ -54,7 +63,7 @@ enum Output {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             let is_help = !error.use_stderr();
@@ -74,6 +83,25 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line with Ballista's flags under our defaults, and a `BALER_…` variable for each of them.
+fn command() -> ClapCommand {
+    let with_defaults = |command: ClapCommand, defaults: &[FlagDefault]| {
+        let command = command.mut_args(|argument| match argument.get_long() {
+            Some(long) if argument.get_env().is_none() && long != "help" => {
+                let variable = format!("BALER_{}", long.to_uppercase().replace('-', "_"));
+                argument.env(variable)
+            }
+            _ => argument,
+        });
+        defaults.iter().fold(command, |command, (flag, value)| {
+            command.mut_args(|argument| if argument.get_long() == Some(*flag) { argument.default_value(*value) } else { argument })
+        })
+    };
+    Cli::command()
+        .mut_subcommand("scheduler", |command| with_defaults(command, SCHEDULER_FLAGS))
+        .mut_subcommand("executor", |command| with_defaults(command, EXECUTOR_FLAGS))
+}
+
 async fn dispatch(cli: Cli) -> Result<ExitCode> {
     let output = cli.output;
     match cli.command {
@@ -82,6 +110,9 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Sql(args) => sql::run(args).await,
         Command::Verify(args) => verify::run(args, output).await,
         Command::Generate(args) => generate::run(args, output).await,
+        Command::Jobs(args) => jobs::run(args, output).await,
+        Command::Scheduler(args) => servers::run_scheduler(*args).await,
+        Command::Executor(args) => servers::run_executor(*args).await,
     }
 }
 
@@ -107,13 +138,20 @@ fn print_json(value: &impl serde::Serialize) -> Result<()> {
     Ok(())
 }
 
-/// Resolves when the process is asked to stop.
-async fn stop_signal() -> Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let failed = |e: std::io::Error| Error::internal("cannot listen for signals").with_source(e);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    tokio::select! {
-        _ = terminate.recv() => Ok("SIGTERM"),
-        interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| "SIGINT").map_err(failed),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_of_ours_belongs_to_a_flag_of_ballista() {
+        let command = command();
+        for (name, defaults) in [("scheduler", SCHEDULER_FLAGS), ("executor", EXECUTOR_FLAGS)] {
+            let subcommand = command.find_subcommand(name).unwrap();
+            for (flag, value) in defaults {
+                let argument = subcommand.get_arguments().find(|argument| argument.get_long() == Some(*flag)).unwrap();
+                assert_eq!(argument.get_default_values(), [*value], "--{flag}");
+            }
+        }
+        command.debug_assert();
     }
 }

@@ -8,15 +8,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::error::Result;
 use crate::options::format_bytes;
 use crate::runtime::{Spawned, spawn_io};
-use crate::telemetry::COUNTERS;
+use crate::telemetry::Figures;
 
 /// How often a log line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 const BAR_EVERY: Duration = Duration::from_millis(200);
 
-/// Draws the progress of a job until it is dropped. `bytes` is what there is to read, of which `done` were read before.
-pub(super) fn show_progress(name: &str, bytes: u64, done: u64) -> Result<Spawned<()>> {
-    let (name, started, before) = (name.to_string(), Instant::now(), COUNTERS.source_bytes.get());
+/// Draws the progress of a job until it is dropped. `bytes` is what there is to read, of which `done` were read before;
+/// `figures` tells how far it is.
+pub(super) fn show_progress(name: &str, bytes: u64, done: u64, figures: impl Fn() -> Figures + Send + 'static) -> Result<Spawned<()>> {
+    let (name, started, before) = (name.to_string(), Instant::now(), figures().raw_bytes);
     spawn_io(async move {
         let is_terminal = std::io::stderr().is_terminal();
         let bar = if is_terminal { ProgressBar::new(bytes) } else { ProgressBar::hidden() };
@@ -25,8 +26,9 @@ pub(super) fn show_progress(name: &str, bytes: u64, done: u64) -> Result<Spawned
         }
         loop {
             tokio::time::sleep(if is_terminal { BAR_EVERY } else { LINE_EVERY }).await;
-            let read = COUNTERS.source_bytes.get() - before;
-            let message = describe(&name, read, started.elapsed());
+            let now = figures();
+            let read = now.raw_bytes - before;
+            let message = describe(&name, read, &now, started.elapsed());
             bar.set_position((done + read).min(bytes));
             bar.set_message(message.clone());
             if !is_terminal {
@@ -37,9 +39,9 @@ pub(super) fn show_progress(name: &str, bytes: u64, done: u64) -> Result<Spawned
     })
 }
 
-fn describe(name: &str, read: u64, elapsed: Duration) -> String {
-    let (stored, docs) = (COUNTERS.sink_bytes.get(), COUNTERS.sink_docs.get());
+fn describe(name: &str, read: u64, figures: &Figures, elapsed: Duration) -> String {
+    let Figures { stored_bytes, documents, .. } = figures;
     let rate = read as f64 / elapsed.as_secs_f64().max(0.001);
-    let ratio = if stored > 0 { format!(", ratio {:.1}", read as f64 / stored as f64) } else { String::new() };
-    format!("{name}: {} read, {}/s, {docs} documents{ratio}", format_bytes(read), format_bytes(rate as u64))
+    let ratio = if *stored_bytes > 0 { format!(", ratio {:.1}", read as f64 / *stored_bytes as f64) } else { String::new() };
+    format!("{name}: {} read, {}/s, {documents} documents{ratio}", format_bytes(read), format_bytes(rate as u64))
 }

@@ -10,14 +10,17 @@ use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{DmlStatement, LogicalPlan};
 use serde::Serialize;
 
+use super::jobs::cancel_waves;
 use super::progress::show_progress;
-use super::{Output, print_json, print_line, stop_signal};
+use super::{Output, print_json, print_line};
+use crate::cluster::client::Fleet;
 use crate::error::{Error, Result};
 use crate::job::JobRef;
 use crate::job::run::{Job, Outcome};
 use crate::job::state::Commit;
 use crate::options::format_bytes;
-use crate::session::local_session;
+use crate::runtime::stop_signal;
+use crate::session::{SessionParts, local_session};
 use crate::statement;
 
 #[derive(Debug, Args)]
@@ -30,6 +33,9 @@ pub(super) struct RunArgs {
     /// Folder or bucket for the state of all jobs.
     #[arg(long, env = "BALER_STATE", default_value = "./baler-state")]
     state: String,
+    /// The scheduler of the fleet that does the work, df://host:50050; without one this process does.
+    #[arg(long, env = "BALER_SCHEDULER")]
+    scheduler: Option<String>,
     /// A value for `${KEY}` in the file.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -53,11 +59,18 @@ pub(super) async fn run(args: RunArgs, output: Output) -> Result<ExitCode> {
         None => args.file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job").to_string(),
     };
     let started = Instant::now();
-    let job = prepare_job(&local_session()?, &text, &variables, JobRef::try_new(&args.state, &name)?).await?;
+    let fleet = match &args.scheduler {
+        Some(url) => Some(Fleet::connect(url, &SessionParts::default()).await?),
+        None => None,
+    };
+    let job = prepare_job(&local_session()?, fleet.clone(), &text, &variables, JobRef::try_new(&args.state, &name)?).await?;
     let attempt = job.attempt();
     let outcome = tokio::select! {
         outcome = run_job(&name, job) => outcome?,
         signal = stop_signal() => {
+            if let Some(fleet) = fleet {
+                cancel_waves(&fleet, &name).await?;
+            }
             eprintln!("stopped by {}; run the same command again to go on where job `{name}` stopped", signal?);
             return Ok(ExitCode::from(1));
         }
@@ -82,7 +95,13 @@ fn parse_variables(words: &[String]) -> Result<HashMap<String, String>> {
 }
 
 /// Runs a file's statements up to its INSERT and prepares that as a job.
-pub(super) async fn prepare_job(context: &SessionContext, text: &str, variables: &HashMap<String, String>, job: JobRef) -> Result<Job> {
+pub(super) async fn prepare_job(
+    context: &SessionContext,
+    fleet: Option<Fleet>,
+    text: &str,
+    variables: &HashMap<String, String>,
+    job: JobRef,
+) -> Result<Job> {
     let statements = statement::parse(&statement::substitute(text, variables)?)?;
     let whole = statements.iter().map(ToString::to_string).collect::<Vec<_>>().join(";\n");
     let mut insert: Option<DmlStatement> = None;
@@ -99,7 +118,7 @@ pub(super) async fn prepare_job(context: &SessionContext, text: &str, variables:
     }
     let insert =
         insert.ok_or_else(|| Error::config("a job file needs an INSERT INTO a MONGODB or BSON table; use `baler sql` for queries"))?;
-    Job::prepare(context, job, &whole, insert).await
+    Job::prepare(context, fleet, job, &whole, insert).await
 }
 
 /// Runs a prepared job with its progress on stderr.
@@ -109,7 +128,7 @@ pub(super) async fn run_job(name: &str, job: Job) -> Result<Outcome> {
     if done > 0 {
         eprintln!("{name}: {done} of {all} splits are done already");
     }
-    let progress = show_progress(name, bytes, bytes - pending)?;
+    let progress = show_progress(name, bytes, bytes - pending, job.figures())?;
     let outcome = job.run().await;
     drop(progress);
     outcome

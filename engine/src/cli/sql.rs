@@ -10,18 +10,16 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::csv::WriterBuilder;
 use datafusion::arrow::json::LineDelimitedWriter;
 use datafusion::arrow::util::pretty::pretty_format_batches;
-use datafusion::datasource::source_as_provider;
 use datafusion::execution::context::SessionContext;
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::collect;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use super::{print_line, stop_signal};
-use crate::connector::sink::SinkTable;
+use super::print_line;
+use crate::cluster::client::Fleet;
 use crate::error::{Error, Result};
-use crate::runtime;
-use crate::session::local_session;
+use crate::runtime::{self, stop_signal};
+use crate::session::{SessionParts, local_session};
 use crate::statement;
 
 #[derive(Debug, Args)]
@@ -32,6 +30,9 @@ pub(super) struct SqlArgs {
     /// A file of statements to run.
     #[arg(short, long)]
     file: Option<PathBuf>,
+    /// The scheduler of the fleet that answers, df://host:50050; without one this process does.
+    #[arg(long, env = "BALER_SCHEDULER")]
+    scheduler: Option<String>,
     /// How rows are written.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -45,7 +46,10 @@ enum Format {
 }
 
 pub(super) async fn run(args: SqlArgs) -> Result<ExitCode> {
-    let context = local_session()?;
+    let context = match &args.scheduler {
+        Some(url) => Fleet::connect(url, &SessionParts::default()).await?.context().clone(),
+        None => local_session()?,
+    };
     let text = match (&args.command, &args.file) {
         (Some(text), None) => text.clone(),
         (None, Some(file)) => std::fs::read_to_string(file).map_err(|e| Error::config(format!("cannot read {}: {e}", file.display())))?,
@@ -70,11 +74,6 @@ async fn run_statements(context: &SessionContext, text: &str, format: Format) ->
     let text = statement::substitute(text, &std::collections::HashMap::new())?;
     for parsed in statement::parse(&text)? {
         let plan = statement::plan(context, parsed).await?;
-        if let LogicalPlan::Dml(insert) = &plan
-            && let Some(sink) = source_as_provider(&insert.target)?.downcast_ref::<SinkTable>()
-        {
-            sink.spec.prepare(&context.runtime_env()).await?;
-        }
         let frame = context.execute_logical_plan(plan).await?;
         let schema = frame.schema().as_arrow().clone();
         let (plan, task) = (frame.create_physical_plan().await?, context.task_ctx());

@@ -55,15 +55,19 @@ fn split_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("split", DataType::Utf8, false)]))
 }
 
-/// The leaf: `splits` dealt over at most `partitions` partitions in contiguous runs, so that a partition reads neighbours.
-/// Without splits it has one empty partition.
+/// Deals splits over at most `partitions` partitions in contiguous runs, so that a partition reads neighbours.
+pub fn deal_splits(splits: &[Split], partitions: usize) -> Vec<Vec<Split>> {
+    let per_partition = splits.len().div_ceil(partitions.max(1)).max(1);
+    splits.chunks(per_partition).map(<[Split]>::to_vec).collect()
+}
+
+/// The leaf: one partition for each run of splits. Without any it has one empty partition.
 ///
 /// # Errors
 /// Internal, when a split does not encode.
-pub fn split_table(splits: &[Split], partitions: usize) -> Result<Arc<dyn ExecutionPlan>> {
-    let per_partition = splits.len().div_ceil(partitions.max(1)).max(1);
+pub fn split_table(partitions: &[Vec<Split>]) -> Result<Arc<dyn ExecutionPlan>> {
     let mut data = Vec::new();
-    for run in splits.chunks(per_partition) {
+    for run in partitions {
         let rows = run.iter().map(serde_json::to_string).collect::<serde_json::Result<Vec<_>>>();
         let rows = rows.map_err(|e| Error::internal("a split does not encode as JSON").with_source(e))?;
         let column = Arc::new(StringArray::from(rows));

@@ -29,7 +29,7 @@ use super::document::DocumentEncoder;
 use super::receipt::{DocumentDigest, DocumentFacts, Receipt, SCHEMA_VERSION};
 use super::split::{Split, split_table, splits_of};
 use super::{Refused, SinkSpec};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobRef;
 use crate::job::dead_letter::{DeadLetter, DeadLetterLog};
 use crate::job::state::JobState;
@@ -67,6 +67,16 @@ impl WriteExec {
         let partitions = Partitioning::UnknownPartitioning(input.output_partitioning().partition_count());
         let properties = PlanProperties::new(EquivalenceProperties::new(schema), partitions, EmissionType::Final, Boundedness::Bounded);
         Ok(Self { input, spec, job, queue, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+    }
+
+    /// Where it writes.
+    pub fn sink(&self) -> &SinkSpec {
+        &self.spec
+    }
+
+    /// On whose behalf it writes.
+    pub fn job(&self) -> Option<&JobRef> {
+        self.job.as_ref()
     }
 
     /// Whether the input can be run split by split.
@@ -140,6 +150,10 @@ impl ExecutionPlan for WriteExec {
         };
         let (queue, schema) = (self.queue.clone(), self.schema());
         let written = async move {
+            if part.job.is_none() {
+                // A job's driver has prepared the target before it stored the manifest.
+                part.spec.prepare(&part.context.runtime_env()).await?;
+            }
             let count = match queue {
                 Some(queue) => part.write_splits(&queue).await?,
                 None => part.write_partition(partition).await?,
@@ -172,7 +186,7 @@ fn split_leaf(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Vec<Vec<Split>>>> 
 /// The same chain over one split.
 fn narrow_to_split(plan: &Arc<dyn ExecutionPlan>, split: &Split, log: &DeadLetterLog) -> Result<Arc<dyn ExecutionPlan>> {
     let children = plan.children();
-    let Some(input) = children.first() else { return split_table(std::slice::from_ref(split), 1) };
+    let Some(input) = children.first() else { return split_table(&[vec![split.clone()]]) };
     let input = narrow_to_split(input, split, log)?;
     if let Some(scan) = plan.downcast_ref::<BlobScanExec>() {
         return Ok(Arc::new(scan.with_input(input, log.clone())));
@@ -215,6 +229,9 @@ impl PartWriter {
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(split) = next else { return Ok(count) };
+            if runtime::is_draining() {
+                return Err(Error::new(ErrorKind::Transient, "this executor is leaving; another one takes its remaining splits"));
+            }
             count += self.write_split(&split, state.as_ref()).await?;
             self.splits.add(1);
             COUNTERS.splits.add(1);

@@ -6,6 +6,7 @@
 //! | [`state`] | the job's folder: put-if-absent JSON files in any object store |
 //! | [`dead_letter`] | pieces of input which could not be written |
 //! | [`run`] | the driver: plan → manifest → write → commit; resumes |
+//! | `waves` | how the driver writes on a fleet: waves of splits until each has its receipt |
 //! | [`verify`] | the auditor: manifest, receipts and stored documents against each other and the source |
 
 pub mod dead_letter;
@@ -13,6 +14,7 @@ pub mod manifest;
 pub mod run;
 pub mod state;
 pub mod verify;
+mod waves;
 
 use serde::{Deserialize, Serialize};
 

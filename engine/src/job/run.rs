@@ -3,6 +3,7 @@
 //! Order is what makes it safe: the manifest is stored before anything is read, a receipt after every document of its split
 //! is acknowledged, the commit after every receipt is there. A crash between two steps only repeats work whose result is equal.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,13 +20,16 @@ use datafusion::physical_plan::{ExecutionPlan, collect};
 use super::JobRef;
 use super::manifest::{Manifest, WHOLE};
 use super::state::{Commit, JobState};
+use super::waves;
+use crate::cluster::client::Fleet;
 use crate::connector::blob::{BlobSpec, BlobTable, list};
 use crate::connector::receipt::{Receipt, SCHEMA_VERSION};
 use crate::connector::sink::SinkTable;
-use crate::connector::split::Split;
+use crate::connector::split::{Split, deal_splits};
 use crate::connector::write::WriteExec;
 use crate::error::{Error, Result};
 use crate::runtime;
+use crate::telemetry::{Figures, ReceiptTotals};
 
 /// A job that is planned and whose manifest is stored.
 pub struct Job {
@@ -36,6 +40,11 @@ pub struct Job {
     manifest: Manifest,
     /// Splits without a receipt; empty for a statement which cannot run split by split.
     pending: Vec<Split>,
+    /// Where it runs, if not in this process.
+    fleet: Option<Fleet>,
+    /// Whether the target was reached and prepared in this run.
+    is_prepared: bool,
+    progress: Arc<ReceiptTotals>,
 }
 
 impl fmt::Debug for Job {
@@ -54,13 +63,19 @@ pub struct Outcome {
 }
 
 impl Job {
-    /// Plans `insert` as job `job` and stores its manifest, or finds the stored one again and checks that it is the same job.
+    /// Plans `insert` as job `job`, to run on `fleet` or in this process, and stores its manifest, or finds the stored one again and checks that it is the same job.
     /// `statement` is the text that the hash is over.
     ///
     /// # Errors
     /// Config for a statement that cannot be a job; Conflict for another job under this name; Unreachable for a target
     /// which cannot be had.
-    pub async fn prepare(context: &SessionContext, mut job: JobRef, statement: &str, insert: DmlStatement) -> Result<Self> {
+    pub async fn prepare(
+        context: &SessionContext,
+        fleet: Option<Fleet>,
+        mut job: JobRef,
+        statement: &str,
+        insert: DmlStatement,
+    ) -> Result<Self> {
         let state = JobState::open(&context.runtime_env(), &job)?;
         let sink = source_as_provider(&insert.target)?;
         let Some(sink) = sink.downcast_ref::<SinkTable>() else {
@@ -71,29 +86,32 @@ impl Job {
             Some(spec) => list::list_splits(&context.runtime_env(), spec).await?,
             None => Vec::new(),
         };
-        let shape = plan_shape(context, bind(&insert, &job, &splits)?).await?;
+        let shape = plan_shape(context, bind(&insert, &job, Some(std::slice::from_ref(&splits)))?).await?;
         let by_split = source.is_some() && shape.is_by_split;
         let recorded = if by_split { splits.as_slice() } else { &[] };
         let mut manifest = Manifest::new(&job.name, statement, source, sink.spec.clone(), recorded);
         (manifest.by_split, manifest.keeps_every_row) = (by_split, shape.keeps_every_row);
+        let mut is_prepared = false;
         if let Some(stored) = state.manifest().await? {
             stored.check_same(&manifest)?;
             manifest = stored;
         } else {
             // Reaching the target first leaves no half-begun job behind when the password is wrong.
             sink.spec.prepare(&context.runtime_env()).await?;
+            is_prepared = true;
             if !state.put_manifest(&manifest).await? {
                 let stored = state.manifest().await?.ok_or_else(|| Error::conflict("the manifest was removed while the job began"))?;
                 stored.check_same(&manifest)?;
                 manifest = stored;
             }
         }
-        let receipts = state.receipts().await?;
-        let pending = manifest.splits().into_iter().filter(|split| !receipts.contains_key(&split.id)).collect();
+        let done: HashSet<String> = state.receipt_names().await?.into_iter().collect();
+        let pending = manifest.splits().into_iter().filter(|split| !done.contains(&split.id)).collect();
         if state.commit().await?.is_none() {
             job.attempt = state.begin_attempt().await?;
         }
-        Ok(Self { context: context.clone(), job, state, insert, manifest, pending })
+        let progress = Arc::default();
+        Ok(Self { context: context.clone(), job, state, insert, manifest, pending, fleet, is_prepared, progress })
     }
 
     /// Splits of the job and how many of them are done.
@@ -113,6 +131,28 @@ impl Job {
         self.job.attempt
     }
 
+    /// Figures of this run so far, for as long as it goes on.
+    pub fn figures(&self) -> impl Fn() -> Figures + Send + 'static {
+        let totals = self.fleet.is_some().then(|| Arc::clone(&self.progress));
+        move || totals.as_ref().map_or_else(Figures::of_process, |totals| totals.figures())
+    }
+
+    pub(super) fn job(&self) -> &JobRef {
+        &self.job
+    }
+
+    pub(super) fn insert(&self) -> &DmlStatement {
+        &self.insert
+    }
+
+    pub(super) fn pending(&self) -> &[Split] {
+        &self.pending
+    }
+
+    pub(super) fn progress(&self) -> &ReceiptTotals {
+        &self.progress
+    }
+
     /// Where the job's state is.
     pub fn state(&self) -> &JobState {
         &self.state
@@ -130,7 +170,9 @@ impl Job {
         let is_done = if is_whole { self.state.receipt(WHOLE).await?.is_some() } else { self.pending.is_empty() };
         let mut written_now = 0;
         if !is_done {
-            self.manifest.sink.prepare(&self.context.runtime_env()).await?;
+            if !self.is_prepared {
+                self.manifest.sink.prepare(&self.context.runtime_env()).await?;
+            }
             let started = Utc::now();
             written_now = self.write().await?;
             if is_whole {
@@ -140,19 +182,25 @@ impl Job {
         Ok(Outcome { commit: self.commit().await?, written_now })
     }
 
+    /// Writes what is pending; returns the documents that were written or found there.
     async fn write(&self) -> Result<u64> {
-        let splits = if self.manifest.by_split { self.pending.clone() } else { self.list_again().await? };
-        let plan = physical_plan(&self.context, bind(&self.insert, &self.job, &splits)?).await?;
-        let task = self.context.task_ctx();
-        let counts = runtime::spawn_cpu(async move { collect(plan, task).await })?.join().await??;
-        Ok(counts.iter().flat_map(|batch| batch.column(0).as_primitive::<UInt64Type>().iter().flatten()).sum())
-    }
-
-    async fn list_again(&self) -> Result<Vec<Split>> {
-        match &self.manifest.source {
-            Some(spec) => list::list_splits(&self.context.runtime_env(), spec).await,
-            None => Ok(Vec::new()),
+        if let Some(fleet) = &self.fleet
+            && self.manifest.by_split
+        {
+            let receipts = waves::write(self, fleet).await?;
+            return Ok(receipts.iter().map(|receipt| receipt.documents).sum());
         }
+        let partitions = self.context.copied_config().target_partitions();
+        let tasks = self.manifest.by_split.then(|| deal_splits(&self.pending, partitions));
+        let plan = bind(&self.insert, &self.job, tasks.as_deref())?;
+        let counts = match &self.fleet {
+            Some(fleet) => fleet.submission(&self.job.name, &plan).await?.run().await?,
+            None => {
+                let (plan, task) = (physical_plan(&self.context, plan).await?, self.context.task_ctx());
+                runtime::spawn_cpu(async move { collect(plan, task).await })?.join().await??
+            }
+        };
+        Ok(counts.iter().flat_map(|batch| batch.column(0).as_primitive::<UInt64Type>().iter().flatten()).sum())
     }
 
     /// Sums the receipts; refuses unless every split has one.
@@ -221,25 +269,25 @@ fn find_blob(input: &LogicalPlan) -> Result<Option<BlobSpec>> {
     Ok(if found.len() == 1 { found.pop() } else { None })
 }
 
-/// The same INSERT with the job in its sink and the splits in its source.
-fn bind(insert: &DmlStatement, job: &JobRef, splits: &[Split]) -> Result<LogicalPlan> {
+/// The same INSERT with the job in its sink and, where it runs split by split, the splits of each partition in its source.
+pub(super) fn bind(insert: &DmlStatement, job: &JobRef, tasks: Option<&[Vec<Split>]>) -> Result<LogicalPlan> {
     let mut insert = insert.clone();
     let provider = source_as_provider(&insert.target)?;
     if let Some(sink) = provider.downcast_ref::<SinkTable>() {
         insert.target = provider_as_source(Arc::new(sink.bind(insert.input.schema().as_arrow(), Some(job.clone()))));
     }
-    if !splits.is_empty() {
-        let pinned = insert.input.as_ref().clone().transform_up(|node| pin_splits(node, splits))?;
+    if let Some(tasks) = tasks {
+        let pinned = insert.input.as_ref().clone().transform_up(|node| pin_splits(node, tasks))?;
         insert.input = Arc::new(pinned.data);
     }
     Ok(LogicalPlan::Dml(insert))
 }
 
-fn pin_splits(node: LogicalPlan, splits: &[Split]) -> DataFusionResult<Transformed<LogicalPlan>> {
+fn pin_splits(node: LogicalPlan, tasks: &[Vec<Split>]) -> DataFusionResult<Transformed<LogicalPlan>> {
     if let LogicalPlan::TableScan(mut scan) = node {
         let provider = source_as_provider(&scan.source)?;
         if let Some(table) = provider.downcast_ref::<BlobTable>() {
-            let pinned = BlobTable { spec: table.spec.clone(), splits: Some(splits.to_vec()) };
+            let pinned = BlobTable { spec: table.spec.clone(), tasks: Some(tasks.to_vec()) };
             scan.source = provider_as_source(Arc::new(pinned));
             return Ok(Transformed::yes(LogicalPlan::TableScan(scan)));
         }

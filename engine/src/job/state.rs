@@ -106,6 +106,25 @@ impl JobState {
         self.create(&format!("receipts/{}.json", receipt.split), receipt).await.map(|_was_first| ())
     }
 
+    /// Names of the splits that have a receipt, in no order; reads none of them.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn receipt_names(&self) -> Result<Vec<String>> {
+        let files = self.list("receipts").await?;
+        Ok(files.iter().filter_map(|path| Some(path.filename()?.strip_suffix(".json")?.to_string())).collect())
+    }
+
+    /// The receipts of these splits, all of which have one, in no order.
+    ///
+    /// # Errors
+    /// As [`Self::manifest`].
+    pub async fn receipts_of(&self, splits: Vec<String>) -> Result<Vec<Receipt>> {
+        let folder = self.folder.join("receipts");
+        let files = splits.iter().map(|split| folder.join(&format!("{split}.json")).path).collect();
+        self.read_files(files).await
+    }
+
     /// All receipts, by split.
     ///
     /// # Errors
@@ -155,12 +174,20 @@ impl JobState {
     /// # Errors
     /// As the store's.
     pub async fn begin_attempt(&self) -> Result<u32> {
-        let mut attempt = self.list("attempts").await?.len() as u32 + 1;
+        let mut attempt = self.attempts().await? as u32 + 1;
         let note = serde_json::json!({ "schema_version": SCHEMA_VERSION, "started": Utc::now() });
         while !self.create(&format!("attempts/{attempt:06}.json"), &note).await? {
             attempt += 1;
         }
         Ok(attempt)
+    }
+
+    /// How often a driver has begun.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn attempts(&self) -> Result<usize> {
+        Ok(self.list("attempts").await?.len())
     }
 
     /// Creates a file unless it is there; `false` if it was.
@@ -204,7 +231,11 @@ impl JobState {
     }
 
     async fn read_all<T: DeserializeOwned + Send + 'static>(&self, name: &str) -> Result<Vec<T>> {
-        let (files, folder) = (self.list(name).await?, self.folder.clone());
+        self.read_files(self.list(name).await?).await
+    }
+
+    async fn read_files<T: DeserializeOwned + Send + 'static>(&self, files: Vec<object_store::path::Path>) -> Result<Vec<T>> {
+        let folder = self.folder.clone();
         runtime::spawn_io(async move {
             futures::stream::iter(files)
                 .map(|path| {
@@ -223,6 +254,22 @@ impl JobState {
         .join()
         .await?
     }
+}
+
+/// Names of the jobs whose state is in `folder`, sorted.
+///
+/// # Errors
+/// As the store's.
+pub async fn job_names(folder: &Location) -> Result<Vec<String>> {
+    let folder = folder.clone();
+    let listed = runtime::spawn_io(async move {
+        let listed = folder.store.list_with_delimiter(Some(&folder.path)).await;
+        listed.map_err(|e| store_error("listing", &folder.uri, &e))
+    })?;
+    let folders = listed.join().await??.common_prefixes;
+    let mut names: Vec<String> = folders.iter().filter_map(|path| path.filename().map(ToString::to_string)).collect();
+    names.sort();
+    Ok(names)
 }
 
 async fn read_file(file: &Location) -> Result<Option<Vec<u8>>> {

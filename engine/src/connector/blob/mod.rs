@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::decompress::Compression;
 pub use self::scan::BlobScanExec;
-use super::split::{Split, split_table};
+use super::split::{Split, deal_splits, split_table};
 use crate::error::{Error, Result};
 use crate::options::TableOptions;
 use crate::store::full_url;
@@ -123,17 +123,17 @@ impl TableProviderFactory for BlobTableFactory {
         if !command.schema.fields().is_empty() {
             return Err(Error::config("a BLOB table has fixed columns; leave the column list out").into());
         }
-        Ok(Arc::new(BlobTable { spec: BlobSpec::try_new(location, &command.options)?, splits: None }))
+        Ok(Arc::new(BlobTable { spec: BlobSpec::try_new(location, &command.options)?, tasks: None }))
     }
 }
 
-/// Objects as a table. A job pins the splits which are still to be done; otherwise each scan lists.
+/// Objects as a table. A job pins the splits which are still to be done, by partition; otherwise each scan lists.
 #[derive(Debug)]
 pub struct BlobTable {
     /// What the table reads.
     pub spec: BlobSpec,
-    /// The splits to read, where a job has fixed them.
-    pub splits: Option<Vec<Split>>,
+    /// The splits to read in each partition, where a job has fixed them.
+    pub tasks: Option<Vec<Vec<Split>>>,
 }
 
 #[async_trait]
@@ -153,11 +153,13 @@ impl TableProvider for BlobTable {
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let splits = match &self.splits {
-            Some(pinned) => pinned.clone(),
-            None => list::list_splits(session.runtime_env(), &self.spec).await?,
+        let leaf = match &self.tasks {
+            Some(pinned) => split_table(pinned)?,
+            None => {
+                let splits = list::list_splits(session.runtime_env(), &self.spec).await?;
+                split_table(&deal_splits(&splits, session.config().target_partitions()))?
+            }
         };
-        let leaf = split_table(&splits, session.config().target_partitions())?;
         Ok(Arc::new(BlobScanExec::try_new(leaf, self.spec.clone(), projection.cloned())?))
     }
 }

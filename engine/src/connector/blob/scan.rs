@@ -61,6 +61,16 @@ impl BlobScanExec {
         Ok(Self { input, spec, projection, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new(), dead_letters: None })
     }
 
+    /// What it reads.
+    pub fn spec(&self) -> &BlobSpec {
+        &self.spec
+    }
+
+    /// The columns it yields, by their place in [`BLOB_SCHEMA`]; all, if `None`.
+    pub fn projection(&self) -> Option<&[usize]> {
+        self.projection.as_deref()
+    }
+
     /// The same reader over another input, with the same metrics, which notes what it cannot read in `dead_letters`.
     #[must_use]
     pub fn with_input(&self, input: Arc<dyn ExecutionPlan>, dead_letters: DeadLetterLog) -> Self {

@@ -1,0 +1,58 @@
+//! `baler scheduler` and `baler executor`: Ballista's flags under their own names, and a few of ours.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ballista_executor::config::Config as BallistaExecutorFlags;
+use ballista_executor::executor_process::ExecutorProcessConfig;
+use ballista_scheduler::config::{Config as BallistaSchedulerFlags, SchedulerConfig};
+use clap::Args;
+
+use crate::cluster::{ballista_error, executor, scheduler};
+use crate::error::{Error, Result};
+use crate::runtime::{server, stop_signal};
+use crate::session::SessionParts;
+
+#[derive(Debug, Args)]
+pub(super) struct SchedulerArgs {
+    /// A file of CREATE EXTERNAL TABLE and CREATE VIEW statements; every session knows these tables.
+    #[arg(long)]
+    tables: Option<PathBuf>,
+    #[command(flatten)]
+    ballista: BallistaSchedulerFlags,
+}
+
+pub(super) async fn run_scheduler(args: SchedulerArgs) -> Result<ExitCode> {
+    let tables = match &args.tables {
+        Some(file) => std::fs::read_to_string(file).map_err(|e| Error::config(format!("cannot read {}: {e}", file.display())))?,
+        None => String::new(),
+    };
+    let config = SchedulerConfig::try_from(args.ballista).map_err(ballista_error)?;
+    let served = server()?.spawn(scheduler::serve(config, SessionParts::default(), tables));
+    tokio::select! {
+        ended = served => ended.map_err(|e| Error::internal("the scheduler ended early").with_source(e))?.map(|()| ExitCode::SUCCESS),
+        signal = stop_signal() => {
+            eprintln!("stopped by {}; running tasks go on at their executors, drivers come back by themselves", signal?);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExecutorArgs {
+    /// Seconds which SIGTERM waits for splits under way. Shorter than what Kubernetes grants, which is 30.
+    #[arg(long, default_value = "25")]
+    drain_seconds: u64,
+    #[command(flatten)]
+    ballista: BallistaExecutorFlags,
+}
+
+pub(super) async fn run_executor(args: ExecutorArgs) -> Result<ExitCode> {
+    let health = format!("{}:{}", args.ballista.bind_host, args.ballista.bind_health_port);
+    let health = health.parse().map_err(|e| Error::config(format!("cannot serve health at {health}")).with_source(e))?;
+    let options = executor::ExecutorOptions { health, drain: Duration::from_secs(args.drain_seconds) };
+    let config = ExecutorProcessConfig::try_from(args.ballista).map_err(ballista_error)?;
+    let served = server()?.spawn(executor::serve(config, SessionParts::default(), options));
+    served.await.map_err(|e| Error::internal("the executor ended early").with_source(e))?.map(|()| ExitCode::SUCCESS)
+}

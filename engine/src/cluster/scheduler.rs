@@ -1,0 +1,180 @@
+//! The scheduler's process: Ballista's services and ours on one port.
+//!
+//! Ballista starts its server by itself only without our routes and without a place for a check of who calls, so the router is
+//! put together here from its public parts. All of it is behind one layer: gRPC, REST and Flight alike.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use ballista_core::extension::BallistaConfigGrpcEndpoint;
+use ballista_core::flight_proxy_service::BallistaFlightProxyService;
+use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
+use ballista_flight_sql::BallistaFlightSqlService;
+use ballista_scheduler::api::get_routes;
+use ballista_scheduler::cluster::BallistaCluster;
+use ballista_scheduler::config::SchedulerConfig;
+use ballista_scheduler::scheduler_process::create_scheduler;
+use ballista_scheduler::scheduler_server::SchedulerServer;
+use datafusion::catalog::TableProvider;
+use datafusion::common::TableReference;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::SessionState;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
+use tokio::net::TcpListener;
+use tonic::service::RoutesBuilder;
+
+use super::{ExecutorInfo, FleetInfo, VERSION_HEADER, ballista_error};
+use crate::codec::{LogicalCodec, PhysicalCodec, version_error};
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::{Place, SessionParts};
+use crate::statement;
+
+/// Ballista's scheduler, over DataFusion's plan format.
+pub(crate) type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
+
+/// How long a port which is still held by a killed scheduler is waited for.
+const BIND_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Runs a scheduler until the process ends. `tables` are DDL statements whose tables every session knows.
+///
+/// # Errors
+/// Config, for settings or tables which are not valid; Unreachable, when the port cannot be had.
+pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: String) -> Result<()> {
+    config.validate().map_err(ballista_error)?;
+    let address: SocketAddr = format!("{}:{}", config.bind_host, config.bind_port)
+        .parse()
+        .map_err(|e| Error::config(format!("cannot bind to {}:{}", config.bind_host, config.bind_port)).with_source(e))?;
+    let shared = Arc::new(SharedTables::define(&parts, &tables).await?);
+    let (for_config, for_state) = (parts.clone(), parts);
+    config.override_config_producer = Some(Arc::new(move || for_config.config(&Place::Server)));
+    config.override_session_builder = Some(Arc::new(move |config| shared.session_state(&for_state, config)));
+    config.override_logical_codec = Some(Arc::new(LogicalCodec::default()));
+    config.override_physical_codec = Some(Arc::new(PhysicalCodec::default()));
+    let config = Arc::new(config);
+
+    let listener = bind(address).await?;
+    let cluster = BallistaCluster::new_from_config(&config).await.map_err(ballista_error)?;
+    let scheduler: Scheduler = create_scheduler(cluster, Arc::clone(&config)).await.map_err(ballista_error)?;
+    let router = router(scheduler, &config, tables);
+    tracing::info!(%address, version = crate::VERSION, "scheduler listens");
+    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .await
+        .map_err(|e| Error::internal("the scheduler's server ended").with_source(e))
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let begun = std::time::Instant::now();
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && begun.elapsed() < BIND_PATIENCE => {
+                tracing::warn!(%address, "the port is in use; trying again");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            Err(error) => return Err(Error::new(ErrorKind::Unreachable, format!("cannot listen on {address}")).with_source(error)),
+        }
+    }
+}
+
+/// Tables which every session of the scheduler knows from its start.
+struct SharedTables(Vec<(String, Arc<dyn TableProvider>)>);
+
+impl SharedTables {
+    /// Runs DDL statements once.
+    async fn define(parts: &SessionParts, statements: &str) -> Result<Self> {
+        let context = SessionContext::new_with_state(parts.state(&Place::Server, parts.config(&Place::Server))?);
+        statement::define_tables(&context, statements).await?;
+        let mut tables = Vec::new();
+        let schema = context.catalog("datafusion").and_then(|catalog| catalog.schema("public"));
+        for name in schema.iter().flat_map(|schema| schema.table_names()) {
+            let table = context.table_provider(TableReference::bare(name.clone())).await?;
+            tables.push((name, table));
+        }
+        Ok(Self(tables))
+    }
+
+    fn session_state(&self, parts: &SessionParts, config: SessionConfig) -> DataFusionResult<SessionState> {
+        let state = parts.state(&Place::Server, config)?;
+        let context = SessionContext::new_with_state(state);
+        for (name, table) in &self.0 {
+            context.register_table(TableReference::bare(name.clone()), Arc::clone(table))?;
+        }
+        Ok(context.state())
+    }
+}
+
+/// gRPC, Flight SQL, REST, health and ours.
+fn router(scheduler: Scheduler, config: &SchedulerConfig, tables: String) -> Router {
+    let (decoding, encoding) =
+        (config.grpc_server_max_decoding_message_size as usize, config.grpc_server_max_encoding_message_size as usize);
+    let endpoint = config.override_create_grpc_client_endpoint.clone().map(|change| Arc::new(BallistaConfigGrpcEndpoint::new(change)));
+    let proxy = BallistaFlightProxyService::new(decoding, encoding, config.use_tls, endpoint);
+    let mut services = RoutesBuilder::default();
+    services
+        .add_service(SchedulerGrpcServer::new(scheduler.clone()).max_decoding_message_size(decoding).max_encoding_message_size(encoding));
+    let scheduler = Arc::new(scheduler);
+    let flight = BallistaFlightSqlService::new(Arc::clone(&scheduler), proxy);
+    services.add_service(FlightServiceServer::new(flight).max_decoding_message_size(decoding).max_encoding_message_size(encoding));
+    let served = Served { scheduler: Arc::clone(&scheduler), executor_timeout_seconds: config.executor_timeout_seconds, tables };
+    let ours = Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/api/baler", get(fleet_info))
+        .with_state(Arc::new(served));
+    get_routes(scheduler).merge(services.routes().into_axum_router()).merge(ours).layer(from_fn(check_version))
+}
+
+/// What our own routes answer from.
+struct Served {
+    scheduler: Arc<Scheduler>,
+    executor_timeout_seconds: u64,
+    tables: String,
+}
+
+async fn ready(State(served): State<Arc<Served>>) -> Response {
+    if served.scheduler.is_ready() {
+        (StatusCode::OK, "ready\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready: no executor has registered\n").into_response()
+    }
+}
+
+async fn fleet_info(State(served): State<Arc<Served>>) -> Response {
+    let state = match served.scheduler.state.executor_manager.get_executors_state().await {
+        Ok(state) => state,
+        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let executors = state.into_iter().map(|(executor, heartbeat, _)| ExecutorInfo {
+        id: executor.id,
+        host: executor.host,
+        port: executor.port,
+        slots: executor.specification.vcores as usize,
+        heartbeat_age_seconds: now.saturating_sub(heartbeat.unwrap_or_default()).as_secs(),
+    });
+    let mut executors: Vec<_> = executors.filter(|executor| executor.heartbeat_age_seconds <= served.executor_timeout_seconds).collect();
+    executors.sort_by(|a, b| a.id.cmp(&b.id));
+    axum::Json(FleetInfo { version: crate::VERSION.to_string(), executors, tables: served.tables.clone() }).into_response()
+}
+
+/// Refuses clients of another version before they send a plan which would be misread.
+async fn check_version(request: Request, next: Next) -> Response {
+    match foreign_version(request.headers()) {
+        Some(error) => tonic::Status::failed_precondition(format!("{error:?}")).into_http(),
+        None => next.run(request).await,
+    }
+}
+
+fn foreign_version(headers: &HeaderMap) -> Option<Error> {
+    let theirs = headers.get(VERSION_HEADER)?.to_str().unwrap_or("of an unreadable version");
+    (theirs != crate::VERSION).then(|| version_error(theirs))
+}

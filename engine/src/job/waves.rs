@@ -1,0 +1,321 @@
+//! The driver's way of writing on a fleet: waves of splits, each one Ballista job.
+//!
+//! The receipts are the truth. A wave is only a means: whatever becomes of it, of an executor or of the scheduler, what has no
+//! receipt is sent again, and what has one is done. So this loop survives any of them, and two drivers of one job do no harm.
+//!
+//! A task takes several splits, so that the scheduler sees hundreds of tasks where a job has tens of thousands of splits
+//! (its cost grows with the square of a stage's tasks); the next wave is there before the last one ends, so that no slot is
+//! idle in between; near the end tasks are small, and splits that lag are sent a second time.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+
+use super::run::{Job, bind};
+use crate::cluster::client::{Failure, Fleet, Submission};
+use crate::connector::blob::Compression;
+use crate::connector::receipt::Receipt;
+use crate::connector::split::Split;
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime;
+
+/// Waves at the scheduler at once: while one ends, the next fills the slots.
+const WAVES_UNDER_WAY: usize = 2;
+/// Tasks of a wave for each slot of the fleet.
+const TASKS_PER_SLOT: usize = 4;
+/// Tasks of a wave at most: the scheduler's cost per task is still constant here (measured: 500 tasks in 0.67 s).
+const TASKS_MAX: usize = 500;
+/// A task's work is at most what is left ÷ slots ÷ this, so that the last tasks are small.
+const ROUNDS_LEFT: u64 = 8;
+/// Bytes which one task reads at most: some seconds of work, so that a lost executor costs little.
+const TASK_BYTES_MAX: u64 = 1 << 30;
+/// What opening a split and storing its receipt cost, in bytes of reading. Keeps tasks of tiny objects small, too.
+const SPLIT_OVERHEAD_BYTES: u64 = 4 << 20;
+/// How much more a compressed object holds than its size says.
+const COMPRESSED_FACTOR: u64 = 8;
+/// How often receipts are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Looking takes at most this part of the time: listing 100,000 receipts is not for every half second.
+const LOOK_SHARE: u32 = 10;
+/// Failures in a row, without a receipt in between, on a fleet that is alive.
+const FAILURES_MAX: u32 = 4;
+/// How long the fleet may be away, without a receipt in between. A restarted scheduler and re-scheduled pods fit in.
+const FLEET_PATIENCE: Duration = Duration::from_secs(300);
+/// A split is late when it took this long at least, and [`LATE_FACTOR`] times as long as the slowest finished one.
+const LATE_MIN: Duration = Duration::from_secs(20);
+const LATE_FACTOR: u32 = 4;
+
+/// A split which was sent and has no receipt yet.
+struct Sent {
+    split: Split,
+    at: Instant,
+    wave: u32,
+    is_repeated: bool,
+}
+
+/// How a wave ended.
+struct Ended {
+    wave: u32,
+    result: Result<(), Failure>,
+}
+
+/// All there is to know between two looks.
+struct Waves<'a> {
+    job: &'a Job,
+    fleet: &'a Fleet,
+    waiting: VecDeque<Split>,
+    sent: HashMap<String, Sent>,
+    receipts: HashMap<String, Receipt>,
+    under_way: FuturesUnordered<BoxFuture<'static, Result<Ended>>>,
+    submissions: HashMap<u32, Submission>,
+    waves: u32,
+    failures: u32,
+    last_progress: Instant,
+    slowest: Duration,
+}
+
+/// Writes all splits of `job` that have no receipt. Returns the receipts of these splits.
+///
+/// # Errors
+/// The first failure which no retry helps; Unreachable, when the fleet stays away. What has its receipt stays done.
+pub(super) async fn write(job: &Job, fleet: &Fleet) -> Result<Vec<Receipt>> {
+    let mut waves = Waves {
+        job,
+        fleet,
+        waiting: job.pending().iter().cloned().collect(),
+        sent: HashMap::new(),
+        receipts: HashMap::new(),
+        under_way: FuturesUnordered::new(),
+        submissions: HashMap::new(),
+        waves: 0,
+        failures: 0,
+        last_progress: Instant::now(),
+        slowest: Duration::ZERO,
+    };
+    let written = waves.run().await;
+    // Nothing of this job is of use any more: all is done, or it failed.
+    waves.cancel_all().await;
+    written?;
+    Ok(waves.receipts.into_values().collect())
+}
+
+impl Waves<'_> {
+    async fn run(&mut self) -> Result<()> {
+        let mut pause = LOOK_EVERY;
+        loop {
+            let slots = self.slots().await?;
+            if slots > 0 {
+                while self.under_way.len() < WAVES_UNDER_WAY && !self.waiting.is_empty() {
+                    self.start_wave(slots).await?;
+                }
+                self.repeat_late(slots).await?;
+            }
+            let ended = tokio::select! {
+                ended = self.under_way.next(), if !self.under_way.is_empty() => ended,
+                () = tokio::time::sleep(pause) => None,
+            };
+            let begun = Instant::now();
+            self.look().await?;
+            pause = LOOK_EVERY.max(begun.elapsed() * LOOK_SHARE);
+            if let Some(ended) = ended {
+                self.settle(ended?).await?;
+            }
+            if self.waiting.is_empty() && self.sent.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Slots of the fleet; 0 while it is away.
+    async fn slots(&self) -> Result<usize> {
+        let slots = match self.fleet.info().await {
+            Ok(info) => info.slots(),
+            Err(error) if error.kind() == ErrorKind::Unreachable => 0,
+            Err(error) => return Err(error),
+        };
+        if slots == 0 && self.last_progress.elapsed() > FLEET_PATIENCE {
+            return Err(Error::new(
+                ErrorKind::Unreachable,
+                format!(
+                    "the fleet of {} has had no executor for {} s; run the same command again when it is back",
+                    self.fleet.url(),
+                    FLEET_PATIENCE.as_secs()
+                ),
+            ));
+        }
+        Ok(slots)
+    }
+
+    async fn start_wave(&mut self, slots: usize) -> Result<()> {
+        let tasks = take_tasks(&mut self.waiting, slots);
+        self.send(tasks).await
+    }
+
+    async fn send(&mut self, tasks: Vec<Vec<Split>>) -> Result<()> {
+        self.waves += 1;
+        let (wave, job) = (self.waves, self.job.job());
+        let name = format!("{} wave {wave} of attempt {}", job.name, job.attempt);
+        let submission = self.fleet.submission(&name, &bind(self.job.insert(), job, Some(&tasks))?).await?;
+        tracing::info!(wave, tasks = tasks.len(), splits = tasks.iter().map(Vec::len).sum::<usize>(), "a wave begins");
+        for split in tasks.into_iter().flatten() {
+            let is_repeated = self.sent.contains_key(&split.id);
+            self.sent.insert(split.id.clone(), Sent { split, at: Instant::now(), wave, is_repeated });
+        }
+        self.submissions.insert(wave, submission.clone());
+        let running = runtime::spawn_io(async move { Ended { wave, result: submission.run().await.map(drop) } })?;
+        self.under_way.push(running.join().boxed());
+        Ok(())
+    }
+
+    /// Reads the receipts that have come since the last look.
+    async fn look(&mut self) -> Result<()> {
+        let state = self.job.state();
+        let new: Vec<String> = state.receipt_names().await?.into_iter().filter(|name| self.sent.contains_key(name)).collect();
+        for receipt in state.receipts_of(new).await? {
+            self.sent.remove(&receipt.split);
+            let took = (receipt.finished - receipt.started).to_std().unwrap_or_default();
+            self.slowest = self.slowest.max(took);
+            self.job.progress().add(&receipt);
+            self.receipts.insert(receipt.split.clone(), receipt);
+            (self.failures, self.last_progress) = (0, Instant::now());
+        }
+        Ok(())
+    }
+
+    /// What is to be done about a wave which ended: nothing, send again, or give up.
+    async fn settle(&mut self, ended: Ended) -> Result<()> {
+        let Ended { wave, result } = ended;
+        self.submissions.remove(&wave);
+        let left: HashSet<String> = self.sent.values().filter(|sent| sent.wave == wave).map(|sent| sent.split.id.clone()).collect();
+        let cause = match result {
+            Ok(()) if left.is_empty() => return Ok(()),
+            Ok(()) => Error::internal(format!("wave {wave} ended, and {} of its splits have no receipt", left.len())),
+            Err(Failure::Cancelled) => {
+                return Err(Error::permanent(format!(
+                    "job `{}` was cancelled; run the same command again to go on where it stopped",
+                    self.job.job().name
+                )));
+            }
+            Err(Failure::Task(error)) if !error.is_retryable() => return Err(error),
+            Err(Failure::Task(error) | Failure::Fleet(error)) => error,
+        };
+        tracing::warn!(wave, splits = left.len(), error = %cause, "a wave failed; what has no receipt is sent again");
+        for id in left {
+            if let Some(sent) = self.sent.remove(&id) {
+                self.waiting.push_back(sent.split);
+            }
+        }
+        if self.slots().await? > 0 {
+            self.failures += 1;
+        }
+        if self.failures >= FAILURES_MAX {
+            return Err(cause.context(format!("gave up after {FAILURES_MAX} failures in a row")));
+        }
+        tokio::time::sleep(LOOK_EVERY * 2_u32.pow(self.failures)).await;
+        Ok(())
+    }
+
+    /// Sends splits a second time which lag behind while slots are idle: their executor may be stalled. Ids make that harmless.
+    async fn repeat_late(&mut self, slots: usize) -> Result<()> {
+        if !self.waiting.is_empty() || self.sent.len() >= slots {
+            return Ok(());
+        }
+        let patience = LATE_MIN.max(self.slowest * LATE_FACTOR);
+        let is_late = |sent: &&Sent| !sent.is_repeated && sent.at.elapsed() > patience;
+        let late: Vec<Vec<Split>> = self.sent.values().filter(is_late).map(|sent| vec![sent.split.clone()]).collect();
+        if late.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(splits = late.len(), "splits are late and are sent a second time");
+        self.send(late).await
+    }
+
+    async fn cancel_all(&self) {
+        for id in self.submissions.values().filter_map(Submission::job_id) {
+            if let Err(error) = self.fleet.cancel(&id).await {
+                tracing::warn!(job_id = id, %error, "a wave that is of no use any more cannot be cancelled");
+            }
+        }
+    }
+}
+
+/// The work in a split, in bytes.
+fn work_in(split: &Split) -> u64 {
+    let factor = if split.compression == Compression::None { 1 } else { COMPRESSED_FACTOR };
+    (split.end - split.start) * factor + SPLIT_OVERHEAD_BYTES
+}
+
+/// Takes one wave's tasks from the front of `waiting`: tasks of equal work, neighbours together.
+fn take_tasks(waiting: &mut VecDeque<Split>, slots: usize) -> Vec<Vec<Split>> {
+    let left: u64 = waiting.iter().map(work_in).sum();
+    let work_max = (left / (slots as u64 * ROUNDS_LEFT).max(1)).min(TASK_BYTES_MAX);
+    let tasks_max = (slots * TASKS_PER_SLOT).clamp(1, TASKS_MAX);
+    let mut tasks: Vec<Vec<Split>> = Vec::new();
+    let mut work = 0;
+    while let Some(split) = waiting.pop_front() {
+        let more = work_in(&split);
+        let is_full = tasks.len() == tasks_max;
+        match tasks.last_mut() {
+            Some(task) if work + more <= work_max => {
+                work += more;
+                task.push(split);
+            }
+            _ if is_full => {
+                waiting.push_front(split);
+                break;
+            }
+            _ => {
+                work = more;
+                tasks.push(vec![split]);
+            }
+        }
+    }
+    tasks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn splits(count: u64, bytes: u64) -> VecDeque<Split> {
+        (0..count)
+            .map(|number| Split {
+                id: format!("{number:016}"),
+                object: format!("file:///{number}"),
+                version: "1".into(),
+                size: bytes,
+                last_modified: 0,
+                compression: Compression::None,
+                start: 0,
+                end: bytes,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_split_is_taken_once_in_order_and_the_last_tasks_are_small() {
+        let mut waiting = splits(16_000, 128 << 20);
+        let mut taken = Vec::new();
+        let mut sizes = Vec::new();
+        while !waiting.is_empty() {
+            let tasks = take_tasks(&mut waiting, 40);
+            assert!(tasks.len() <= 160);
+            sizes.push(tasks.iter().map(Vec::len).max().unwrap());
+            taken.extend(tasks.into_iter().flatten().map(|split| split.id));
+        }
+        assert_eq!(taken, (0..16_000).map(|number| format!("{number:016}")).collect::<Vec<_>>());
+        assert_eq!((sizes[0], *sizes.last().unwrap()), (7, 1));
+        assert!(sizes.is_sorted_by(|a, b| a >= b), "{sizes:?}");
+    }
+
+    #[test]
+    fn tiny_splits_share_tasks_and_few_splits_use_all_slots() {
+        let tasks = take_tasks(&mut splits(16_000, 10), 4);
+        assert_eq!((tasks.len(), tasks[0].len()), (16, 255));
+        let tasks = take_tasks(&mut splits(3, 10), 4);
+        assert_eq!(tasks.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+}
