@@ -11,6 +11,7 @@
 //! | `audit` | `verify` finds what was done behind its back |
 //! | `disk` | full disks and missing rights |
 //! | `commands` | `demo`, `generate`, `sql`, and the command lines of the README |
+//! | `fleet` | jobs on a fleet, whatever is killed |
 //! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
 
@@ -20,6 +21,7 @@ mod commands;
 mod connection;
 mod damage;
 mod disk;
+mod fleet;
 mod kill;
 mod refusal;
 mod round_trip;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::baler::{Baler, Finished};
 use crate::corpus::Shape;
 use crate::dump_reader::{self, Stored};
+use crate::fleet::Fleet;
 use crate::minio::Bucket;
 use crate::mongo::Collection;
 use crate::servers::Scratch;
@@ -97,6 +98,8 @@ pub struct Job<'a> {
     pub file: Option<PathBuf>,
     /// What `--state` says.
     pub state: String,
+    /// What `--scheduler` says; without one the run is in its own process.
+    pub scheduler: Option<String>,
     /// A folder of the test's own: input files, SQL file, dump, state.
     pub scratch: Scratch,
 }
@@ -116,8 +119,16 @@ impl<'a> Job<'a> {
             variables: Vec::new(),
             file: None,
             state: format!("file://{}", scratch.join("state").display()),
+            scheduler: None,
             scratch,
         }
+    }
+
+    /// The same job with its work on a fleet.
+    #[must_use]
+    pub fn on(mut self, fleet: &Fleet) -> Self {
+        self.scheduler = Some(fleet.url());
+        self
     }
 
     /// The same job with its documents in a collection.
@@ -187,7 +198,10 @@ impl<'a> Job<'a> {
         }
         let set = [format!("INPUT={}", self.input), format!("OUTPUT={}", self.sink.location())];
         let file = file.display().to_string();
-        let arguments = ["run", &file, "--job", &self.name, "--state", &self.state, "--set", &set[0], "--set", &set[1]].map(String::from);
+        let mut arguments = vec!["run", &file, "--job", &self.name, "--state", &self.state, "--set", &set[0], "--set", &set[1]];
+        if let Some(scheduler) = &self.scheduler {
+            arguments.extend(["--scheduler", scheduler]);
+        }
         Baler::new(arguments).envs(&self.variables)
     }
 

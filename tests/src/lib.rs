@@ -9,6 +9,7 @@
 //! | [`proxy`] | a TCP proxy whose faults are counted, so that a test can prove that its fault fired |
 //! | [`baler`] | the binary under test as a child process with a deadline |
 //! | [`job`] | one job of a test: its SQL file, sink, state, `run` and `verify` |
+//! | [`fleet`] | a scheduler and executors as real processes, and their faults |
 //! | [`corpus`] | input shapes |
 //! | [`dump_reader`] | reads what was written, without any code of the engine |
 //!
@@ -32,6 +33,7 @@ pub mod baler;
 pub mod cache;
 pub mod corpus;
 pub mod dump_reader;
+pub mod fleet;
 pub mod job;
 pub mod minio;
 pub mod mongo;

@@ -226,6 +226,16 @@ impl Server {
         }
     }
 
+    /// Sends a signal, as `STOP` or `CONT`, to the process and its children.
+    pub fn signal(&self, name: &str) {
+        signal_group(self.child.id(), name);
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_none())
+    }
+
     /// Sends SIGKILL to the process and all of its children, and waits for the end.
     pub fn kill(&mut self) {
         if self.ended.is_none() {

@@ -72,7 +72,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if is_help { 0 } else { 2 });
         }
     };
-    start_log();
+    start_log(&cli.command);
     let ended = runtime::io().and_then(|io| io.block_on(dispatch(cli)));
     match ended {
         Ok(code) => code,
@@ -116,10 +116,13 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-/// Warnings of ours go to stderr; `BALER_LOG` takes tracing's filter language.
-fn start_log() {
-    let filter = std::env::var("BALER_LOG").unwrap_or_else(|_| "error,baler=warn".to_string());
-    let filter = tracing_subscriber::EnvFilter::try_new(&filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("baler=warn"));
+/// Warnings of ours go to stderr, from a server also what it does; `BALER_LOG` takes tracing's filter language.
+fn start_log(command: &Command) {
+    let is_server = matches!(command, Command::Scheduler(_) | Command::Executor(_));
+    // What Ballista's client logs about a failed query is in the error which the command ends with.
+    let default = if is_server { "warn,baler=info" } else { "error,baler=warn,ballista_core::execution_plans=off" };
+    let filter = std::env::var("BALER_LOG").unwrap_or_else(|_| default.to_string());
+    let filter = tracing_subscriber::EnvFilter::try_new(&filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     if let Err(error) = log.try_init() {
         eprintln!("warning: no log: {error}");

@@ -39,6 +39,13 @@ pub struct Split {
     pub end: u64,
 }
 
+impl Split {
+    /// Bytes of the range, as stored.
+    pub fn length(&self) -> u64 {
+        self.end - self.start
+    }
+}
+
 /// 16 hex digits of SHA-256 over the parts, each ended by a zero byte.
 pub fn digest_id(parts: &[&str], hex_digits: usize) -> String {
     let mut hash = Sha256::new();

@@ -22,6 +22,7 @@ use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricB
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 
 use super::batch::BatchBuilder;
 use super::blob::BlobScanExec;
@@ -195,6 +196,24 @@ fn narrow_to_split(plan: &Arc<dyn ExecutionPlan>, split: &Split, log: &DeadLette
     Ok(Arc::clone(plan).replace_children(vec![input], options)?)
 }
 
+/// Splits which one partition has open at once. Small ones are mostly waiting for disks and servers.
+const OPEN_SPLITS_MAX: usize = 8;
+/// Bytes in the open splits of a partition, if they are several: a block's worth, which one split needs anyway.
+const OPEN_BYTES_MAX: u64 = 16 << 20;
+
+/// The next split of the queue, if there is room for it beside `open` splits of `bytes`.
+fn take_split(queue: &Mutex<VecDeque<Split>>, open: usize, bytes: u64) -> Result<Option<Split>> {
+    let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let has_room = |split: &Split| open == 0 || (open < OPEN_SPLITS_MAX && bytes + split.length() <= OPEN_BYTES_MAX);
+    if !queue.front().is_some_and(has_room) {
+        return Ok(None);
+    }
+    if runtime::is_draining() {
+        return Err(Error::new(ErrorKind::Transient, "this executor is leaving; another one takes its remaining splits"));
+    }
+    Ok(queue.pop_front())
+}
+
 /// Totals of one part.
 #[derive(Default)]
 struct Totals {
@@ -222,17 +241,20 @@ struct PartWriter {
 }
 
 impl PartWriter {
-    /// Takes splits from the queue until it is empty.
+    /// Takes splits from the queue until it is empty: one at a time, or a few if they are small.
     async fn write_splits(&self, queue: &Mutex<VecDeque<Split>>) -> Result<u64> {
         let state = self.job.as_ref().map(|job| JobState::open(&self.context.runtime_env(), job)).transpose()?;
-        let mut count = 0;
+        let mut open = FuturesUnordered::new();
+        let (mut count, mut bytes) = (0, 0);
         loop {
-            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(split) = next else { return Ok(count) };
-            if runtime::is_draining() {
-                return Err(Error::new(ErrorKind::Transient, "this executor is leaving; another one takes its remaining splits"));
+            while let Some(split) = take_split(queue, open.len(), bytes)? {
+                bytes += split.length();
+                let state = state.as_ref();
+                open.push(async move { self.write_split(&split, state).await.map(|documents| (split.length(), documents)) });
             }
-            count += self.write_split(&split, state.as_ref()).await?;
+            let Some(ended) = open.next().await else { return Ok(count) };
+            let (length, documents) = ended?;
+            (count, bytes) = (count + documents, bytes - length);
             self.splits.add(1);
             COUNTERS.splits.add(1);
         }

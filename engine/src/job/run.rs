@@ -123,7 +123,7 @@ impl Job {
     /// Stored bytes of all splits and of those that are still to be read.
     pub fn bytes(&self) -> (u64, u64) {
         let all = self.manifest.objects.iter().map(|object| object.size).sum();
-        (all, self.pending.iter().map(|split| split.end - split.start).sum())
+        (all, self.pending.iter().map(Split::length).sum())
     }
 
     /// Which attempt this is.

@@ -245,7 +245,7 @@ impl Waves<'_> {
 /// The work in a split, in bytes.
 fn work_in(split: &Split) -> u64 {
     let factor = if split.compression == Compression::None { 1 } else { COMPRESSED_FACTOR };
-    (split.end - split.start) * factor + SPLIT_OVERHEAD_BYTES
+    split.length() * factor + SPLIT_OVERHEAD_BYTES
 }
 
 /// Takes one wave's tasks from the front of `waiting`: tasks of equal work, neighbours together.
