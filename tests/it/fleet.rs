@@ -169,6 +169,25 @@ fn a_job_whose_executor_is_stalled_ends_complete_without_it_and_survives_its_ret
 }
 
 #[test]
+fn splits_which_are_late_on_a_stalled_executor_are_sent_a_second_time() {
+    // The scheduler's own timeout cannot help here: it would notice the stalled executor in an hour.
+    let mongo = Mongo::shared();
+    let proxy = Proxy::start(mongo.port, Protocol::Mongo);
+    let mut fleet = Fleet::start_with(2, &[], &["--executor-timeout-seconds", "3600"]);
+    let mut job = Job::new().into_collection(mongo.collection_at(proxy.port)).on(&fleet);
+    let expected = add_input(&mut job);
+    proxy.arm(Fault::Stall { writes: 12 });
+    let mut run = job.call().start();
+    assert!(run.runs_until("writes hang", || proxy.fired() > 0), "the job ended before the stall");
+    fleet.stall_executor(0);
+    proxy.arm(Fault::None);
+    proxy.cut();
+    let text = run.wait().expect_code(0).stderr;
+    assert!(text.contains("sent a second time"), "no split was late: {text}");
+    job.expect_complete(&expected);
+}
+
+#[test]
 fn a_job_started_on_an_empty_fleet_waits_for_an_executor() {
     let mut held = Held::new(0);
     let mut run = held.job.call().start();
