@@ -6,7 +6,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
-use baler_tests::baler::{Baler, Running};
+use baler_tests::baler::{Baler, Running, binary, example};
 use baler_tests::corpus::{self, Random, lines};
 use baler_tests::fleet::{Fleet, request};
 use baler_tests::job::{Job, Objects};
@@ -279,6 +279,24 @@ fn a_split_which_cannot_be_read_fails_its_job_at_once_and_names_the_object() {
     assert!(!job.is_committed());
     let failed = fleet.jobs().into_iter().filter(|(_, status)| status == "Failed").count();
     assert_eq!(failed, 1, "a permanent error was tried again: {:?}", fleet.jobs());
+}
+
+#[test]
+fn a_program_with_its_own_function_runs_it_on_a_fleet_of_itself() {
+    let program = example("own_function");
+    let fleet = Fleet::start_program(&program, 1, &[], &[]);
+    let table = fleet.file("names.csv", "name\nAda\nGrace\n");
+    let ask = |program: &std::path::Path, more: &[&str]| {
+        let sql = format!(
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '{table}' OPTIONS ('format.has_header' 'true');
+            SELECT name, mask(name) FROM t ORDER BY 1"
+        );
+        Baler::new(["sql", "--format", "csv", "-c", &sql].iter().chain(more)).with_program(program).run()
+    };
+    let expected = "name,mask(t.name)\nAda,A**\nGrace,G****\n";
+    assert_eq!(ask(&program, &[]).expect_code(0).stdout, expected);
+    assert_eq!(ask(&program, &["--scheduler", &fleet.url()]).expect_code(0).stdout, expected);
+    ask(binary(), &["--scheduler", &fleet.url()]).expect_one_line(2, &["mask"]);
 }
 
 #[test]

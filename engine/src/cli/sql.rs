@@ -19,7 +19,7 @@ use super::print_line;
 use crate::cluster::client::Fleet;
 use crate::error::{Error, Result};
 use crate::runtime::{self, stop_signal};
-use crate::session::{SessionParts, local_session};
+use crate::session::SessionParts;
 use crate::statement;
 
 #[derive(Debug, Args)]
@@ -45,10 +45,10 @@ enum Format {
     Csv,
 }
 
-pub(super) async fn run(args: SqlArgs) -> Result<ExitCode> {
+pub(super) async fn run(args: SqlArgs, parts: &SessionParts) -> Result<ExitCode> {
     let context = match &args.scheduler {
-        Some(url) => Fleet::connect(url, &SessionParts::default()).await?.context().clone(),
-        None => local_session()?,
+        Some(url) => Fleet::connect(url, parts).await?.context().clone(),
+        None => parts.local()?,
     };
     let text = match (&args.command, &args.file) {
         (Some(text), None) => text.clone(),
