@@ -296,7 +296,7 @@ fn pin_splits(node: LogicalPlan, tasks: &[Vec<Split>]) -> DataFusionResult<Trans
     Ok(Transformed::no(node))
 }
 
-async fn physical_plan(context: &SessionContext, plan: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+pub(super) async fn physical_plan(context: &SessionContext, plan: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
     Ok(context.state().create_physical_plan(&plan).await?)
 }
 
