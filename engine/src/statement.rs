@@ -12,6 +12,7 @@ use datafusion::logical_expr::{DdlStatement, DmlStatement, LogicalPlan, WriteOp}
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::{Statement as SqlStatement, TableObject};
 
+use crate::connector::documents::sample_schema;
 use crate::connector::sink::SinkTable;
 use crate::error::{Error, Result};
 use crate::options::nearest;
@@ -49,13 +50,16 @@ pub fn parse(text: &str) -> Result<Vec<Statement>> {
     Ok(DFParser::parse_sql(text)?.into_iter().collect())
 }
 
-/// Plans one statement. An INSERT into a sink without declared columns takes those of its query.
+/// Plans one statement. An INSERT into a sink without declared columns takes those of its query; a query of one takes those
+/// which a sample of the stored documents has.
 ///
 /// # Errors
-/// Config, as the planner's.
+/// Config, as the planner's; what the store answers, where a sample is needed.
 pub async fn plan(context: &SessionContext, statement: Statement) -> Result<LogicalPlan> {
+    let insert = insert_parts(&statement);
+    sample_tables(context, insert.as_ref().map_or(&statement, |(_, query)| query)).await?;
     let state = context.state();
-    if let Some((table, query)) = insert_parts(&statement) {
+    if let Some((table, query)) = insert {
         let provider = context.table_provider(table.clone()).await?;
         if let Some(sink) = provider.downcast_ref::<SinkTable>()
             && sink.schema.fields().is_empty()
@@ -85,6 +89,25 @@ pub async fn define_tables(context: &SessionContext, text: &str) -> Result<()> {
                 context.execute_logical_plan(plan).await?;
             }
             _ => return Err(Error::config(format!("only tables, views and schemas can be defined at the start, not `{words}`"))),
+        }
+    }
+    Ok(())
+}
+
+/// Gives columns to the tables of stored documents which a query reads and which have none.
+async fn sample_tables(context: &SessionContext, query: &Statement) -> Result<()> {
+    if !matches!(query, Statement::Statement(inner) if matches!(inner.as_ref(), SqlStatement::Query(_))) {
+        return Ok(());
+    }
+    for name in context.state().resolve_table_references(query)? {
+        let Ok(provider) = context.table_provider(name.clone()).await else { continue }; // the planner says it better
+        if let Some(table) = provider.downcast_ref::<SinkTable>()
+            && table.schema.fields().is_empty()
+        {
+            let schema = sample_schema(&table.spec, &context.runtime_env()).await?;
+            let sampled = SinkTable { spec: table.spec.clone(), schema, job: None };
+            context.deregister_table(name.clone())?;
+            context.register_table(name, Arc::new(sampled))?;
         }
     }
     Ok(())

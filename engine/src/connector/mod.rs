@@ -7,6 +7,7 @@
 //! | [`document`] | row → BSON document, and back; the one type table |
 //! | [`batch`] | documents → batches under the limits of a sink |
 //! | [`mod@write`] | the plan node which writes, split by split |
+//! | [`documents`] | stored documents as a table: what SELECT reads of a sink |
 //! | [`receipt`] | what a finished split wrote |
 //! | [`mongodb`], [`bson`] | the two sinks |
 //!
@@ -16,6 +17,7 @@ pub mod batch;
 pub mod blob;
 pub mod bson;
 pub mod document;
+pub mod documents;
 pub mod mongodb;
 pub mod receipt;
 pub mod sink;
@@ -27,10 +29,12 @@ use std::sync::Arc;
 use ::bson::RawDocumentBuf;
 use async_trait::async_trait;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use self::batch::BatchLimits;
+use self::documents::Part;
 use crate::error::Result;
 use crate::runtime;
 
@@ -125,6 +129,37 @@ impl SinkSpec {
             Self::Mongodb(spec) => mongodb::read::fetch(spec, ids).await,
             Self::Bson(spec) => bson::read::fetch(spec, env, part).await,
         }
+    }
+}
+
+impl SinkSpec {
+    /// What there is to read, in about `wanted` parts.
+    ///
+    /// # Errors
+    /// As [`Self::stored`].
+    pub async fn parts(&self, env: &Arc<RuntimeEnv>, wanted: usize) -> Result<Vec<Part>> {
+        match self {
+            Self::Mongodb(spec) => mongodb::read::parts(spec, wanted).await,
+            Self::Bson(spec) => bson::read::parts(spec, env).await,
+        }
+    }
+
+    /// The documents of one part, in no order, at most `limit`; of a server only the fields `columns`, if they are given.
+    ///
+    /// # Errors
+    /// As [`Self::stored`].
+    pub async fn read(
+        &self,
+        env: &Arc<RuntimeEnv>,
+        part: &Part,
+        columns: Option<&[String]>,
+        limit: Option<usize>,
+    ) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+        let documents = match self {
+            Self::Mongodb(spec) => mongodb::read::read(spec, part, columns, limit).await?,
+            Self::Bson(spec) => bson::read::read(spec, env, part)?,
+        };
+        Ok(documents.take(limit.unwrap_or(usize::MAX)).boxed())
     }
 }
 

@@ -28,7 +28,7 @@ use super::batch::BatchBuilder;
 use super::blob::BlobScanExec;
 use super::document::DocumentEncoder;
 use super::receipt::{DocumentDigest, DocumentFacts, Receipt, SCHEMA_VERSION};
-use super::split::{Split, split_table, splits_of};
+use super::split::{Split, leaf_table, splits_of};
 use super::{Refused, SinkSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobRef;
@@ -187,7 +187,7 @@ fn split_leaf(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Vec<Vec<Split>>>> 
 /// The same chain over one split.
 fn narrow_to_split(plan: &Arc<dyn ExecutionPlan>, split: &Split, log: &DeadLetterLog) -> Result<Arc<dyn ExecutionPlan>> {
     let children = plan.children();
-    let Some(input) = children.first() else { return split_table(&[vec![split.clone()]]) };
+    let Some(input) = children.first() else { return leaf_table(&[vec![split.clone()]]) };
     let input = narrow_to_split(input, split, log)?;
     if let Some(scan) = plan.downcast_ref::<BlobScanExec>() {
         return Ok(Arc::new(scan.with_input(input, log.clone())));

@@ -25,7 +25,7 @@ use crate::cluster::client::Fleet;
 use crate::connector::blob::{BlobSpec, BlobTable, list};
 use crate::connector::receipt::{Receipt, SCHEMA_VERSION};
 use crate::connector::sink::SinkTable;
-use crate::connector::split::{Split, deal_splits};
+use crate::connector::split::{Split, deal};
 use crate::connector::write::WriteExec;
 use crate::error::{Error, Result};
 use crate::runtime;
@@ -191,7 +191,7 @@ impl Job {
             return Ok(receipts.iter().map(|receipt| receipt.documents).sum());
         }
         let partitions = self.context.copied_config().target_partitions();
-        let tasks = self.manifest.by_split.then(|| deal_splits(&self.pending, partitions));
+        let tasks = self.manifest.by_split.then(|| deal(&self.pending, partitions));
         let plan = bind(&self.insert, &self.job, tasks.as_deref())?;
         let counts = match &self.fleet {
             Some(fleet) => fleet.submission(&self.job.name, &plan).await?.run().await?,
