@@ -12,6 +12,7 @@
 //! | `disk` | full disks and missing rights |
 //! | `commands` | `demo`, `generate`, `sql`, and the command lines of the README |
 //! | `fleet` | jobs on a fleet, whatever is killed |
+//! | `read_back` | stored documents read by SQL |
 //! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
 
@@ -23,6 +24,7 @@ mod damage;
 mod disk;
 mod fleet;
 mod kill;
+mod read_back;
 mod refusal;
 mod round_trip;
 mod s3;
