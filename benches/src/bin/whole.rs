@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use baler::function::zlib::choose_effort;
-use baler_benches::{Result, median, spread};
+use baler_benches::{Result, median, peak_memory, spread};
 use clap::Parser;
 
 /// Bytes of a chunk, as the job takes them by default.
@@ -151,12 +151,6 @@ fn whole_job(baler: &Path, folder: &Path, data: &Path, pair: usize) -> Result<Jo
     std::fs::remove_dir_all(dump)?;
     std::fs::remove_dir_all(state)?;
     Ok(JobFigures { seconds, peak_bytes })
-}
-
-fn peak_memory(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 fn run(command: &mut Command) -> Result<()> {
