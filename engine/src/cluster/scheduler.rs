@@ -17,7 +17,6 @@ use axum::routing::get;
 use ballista_core::extension::BallistaConfigGrpcEndpoint;
 use ballista_core::flight_proxy_service::BallistaFlightProxyService;
 use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
-use ballista_flight_sql::BallistaFlightSqlService;
 use ballista_scheduler::api::get_routes;
 use ballista_scheduler::cluster::BallistaCluster;
 use ballista_scheduler::config::SchedulerConfig;
@@ -32,6 +31,7 @@ use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
 use tokio::net::TcpListener;
 use tonic::service::RoutesBuilder;
 
+use super::flight_sql::FlightSql;
 use super::{ExecutorInfo, FleetInfo, VERSION_HEADER, ballista_error};
 use crate::codec::{LogicalCodec, PhysicalCodec, version_error};
 use crate::error::{Error, ErrorKind, Result};
@@ -122,7 +122,7 @@ fn router(scheduler: Scheduler, config: &SchedulerConfig, tables: String) -> Rou
     services
         .add_service(SchedulerGrpcServer::new(scheduler.clone()).max_decoding_message_size(decoding).max_encoding_message_size(encoding));
     let scheduler = Arc::new(scheduler);
-    let flight = BallistaFlightSqlService::new(Arc::clone(&scheduler), proxy);
+    let flight = FlightSql::new(Arc::clone(&scheduler), proxy);
     services.add_service(FlightServiceServer::new(flight).max_decoding_message_size(decoding).max_encoding_message_size(encoding));
     let served = Served { scheduler: Arc::clone(&scheduler), executor_timeout_seconds: config.executor_timeout_seconds, tables };
     let ours = Router::new()
