@@ -95,7 +95,9 @@ impl FlightSql {
 
     /// Runs a statement which returns no rows, and says how many it wrote.
     async fn update(&self, session: &Session, statement: Prepared) -> Result<i64, Status> {
-        if !is_write(&statement.plan) && !is_change_of_session(&statement.plan) {
+        // A query without columns looks to drivers like a statement without rows.
+        let returns_rows = !statement.plan.schema().fields().is_empty();
+        if returns_rows && !is_write(&statement.plan) && !is_change_of_session(&statement.plan) {
             return Err(Status::invalid_argument("this statement returns rows; run it as a query"));
         }
         let mut count = 0;
