@@ -1,99 +1,39 @@
-//! A small fleet, and the drivers which speak Flight SQL to it: ADBC from Python and JDBC from Java.
+//! The drivers which speak Flight SQL to a fleet: ADBC from Python and JDBC from Java.
 //!
 //! The programs which use the drivers are in `tests/clients`. Each gets statements as arguments and prints one line of JSON for each.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::baler::{Baler, Running};
-use crate::servers::{Server, free_port, random_name, run_folder};
-use crate::{DEADLINE, baler, cache, wait_until};
+use crate::cache;
 
 const ADBC_VERSION: &str = "1.13.0";
 const PYARROW_VERSION: &str = "26.0.1";
 const JDBC_VERSION: &str = "18.3.0";
 
-/// A scheduler with two executors.
-#[derive(Debug)]
-pub struct FlightFleet {
-    /// Port of the scheduler: Flight SQL, REST and the rest.
-    pub port: u16,
-    _servers: Vec<Server>,
+/// A program which connects once and then runs statements, before it is started.
+#[derive(Debug, Clone)]
+pub struct Client {
+    program: PathBuf,
+    arguments: Vec<String>,
 }
 
-impl FlightFleet {
-    /// Starts a scheduler whose sessions know the tables of these statements, and two executors of two slots.
-    ///
-    /// # Panics
-    /// When they do not come up.
-    pub fn start(tables: &str) -> Self {
-        let (name, port) = (random_name("fleet"), free_port());
-        let folder = run_folder().join(&name);
-        std::fs::create_dir(&folder).expect("cannot make a folder for a fleet");
-        let file = folder.join("tables.sql");
-        std::fs::write(&file, tables).expect("cannot write the tables of a fleet");
-        let port_text = port.to_string();
-        let mut command = Command::new(baler::binary());
-        command.args(["scheduler", "--bind-port", &port_text, "--external-host", "127.0.0.1", "--tables"]).arg(file);
-        let mut servers = vec![Server::start(&format!("{name}-scheduler"), &mut command)];
-        servers[0].wait_ready(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
-        for number in 1..=2 {
-            let mut command = Command::new(baler::binary());
-            command.args(["executor", "--scheduler-port", &port_text, "--external-host", "127.0.0.1", "--vcores", "2"]);
-            for flag in ["--bind-port", "--bind-grpc-port", "--bind-health-port"] {
-                command.args([flag, &free_port().to_string()]);
-            }
-            command.arg("--work-dir").arg(folder.join(format!("executor-{number}")));
-            servers.push(Server::start(&format!("{name}-executor-{number}"), &mut command));
-        }
-        let fleet = Self { port, _servers: servers };
-        wait_until("two executors have registered", || {
-            fleet.rest("/api/baler")["executors"].as_array().is_some_and(|executors| executors.len() == 2)
-        });
-        fleet
-    }
+/// Python's ADBC driver at a scheduler's port; `user` `-` does not log in.
+pub fn adbc(port: u16, user: &str) -> Client {
+    let script = clients().join("adbc.py").display().to_string();
+    Client { program: python(), arguments: vec![script, format!("grpc://127.0.0.1:{port}"), user.to_string()] }
+}
 
-    /// What the scheduler's REST answers to GET.
-    ///
-    /// # Panics
-    /// When it does not answer with JSON.
-    pub fn rest(&self, path: &str) -> Value {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("the scheduler takes connections");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout can be set");
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("the scheduler takes requests");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("the scheduler answers with text");
-        let (_, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
-        serde_json::from_str(body).unwrap_or_else(|e| panic!("{path} answered no JSON ({e}): {answer}"))
-    }
-
-    /// Status (`Running`, `Failed: Cancelled` …) of the jobs whose name starts with these words.
-    pub fn jobs(&self, name: &str) -> Vec<String> {
-        let jobs = self.rest("/api/jobs");
-        let jobs = jobs.as_array().expect("a list of jobs").iter();
-        let named = jobs.filter(|job| job["job_name"].as_str().is_some_and(|text| text.starts_with(name)));
-        named.map(|job| job["job_status"].as_str().unwrap_or_default().trim().to_string()).collect()
-    }
-
-    /// A session of Python's ADBC driver; `user` `-` is nobody.
-    pub fn adbc(&self, user: &str) -> Client {
-        let script = clients().join("adbc.py").display().to_string();
-        let python = python().display().to_string();
-        Client { line: vec![python, script, format!("grpc://127.0.0.1:{}", self.port), user.to_string()] }
-    }
-
-    /// A session of the JDBC driver; `user` `-` is nobody.
-    pub fn jdbc(&self, user: &str) -> Client {
-        let program = clients().join("Jdbc.java").display().to_string();
-        let driver = jdbc_driver().display().to_string();
-        let url = format!("jdbc:arrow-flight-sql://127.0.0.1:{}/?useEncryption=false", self.port);
-        let java = ["java", "--add-opens=java.base/java.nio=ALL-UNNAMED", "-cp", &driver, &program, &url, user];
-        Client { line: java.map(str::to_string).to_vec() }
-    }
+/// The JDBC driver at a scheduler's port; `user` `-` does not log in.
+pub fn jdbc(port: u16, user: &str) -> Client {
+    let program = clients().join("Jdbc.java").display().to_string();
+    let driver = jdbc_driver().display().to_string();
+    let url = format!("jdbc:arrow-flight-sql://127.0.0.1:{port}/?useEncryption=false");
+    let arguments = ["--add-opens=java.base/java.nio=ALL-UNNAMED", "-cp", &driver, &program, &url, user];
+    Client { program: "java".into(), arguments: arguments.map(str::to_string).to_vec() }
 }
 
 fn clients() -> PathBuf {
@@ -118,19 +58,11 @@ fn jdbc_driver() -> PathBuf {
     place.join(format!("flight-sql-jdbc-driver-{JDBC_VERSION}.jar"))
 }
 
-/// A program which connects once and then runs statements, before it is started.
-#[derive(Debug, Clone)]
-pub struct Client {
-    line: Vec<String>,
-}
-
 impl Client {
     /// Starts it with statements, each as the way to run it and its text.
     pub fn start(&self, statements: &[(&str, &str)]) -> Running {
-        let mut line = self.line.clone();
-        line.extend(statements.iter().flat_map(|(way, sql)| [(*way).to_string(), (*sql).to_string()]));
-        let (program, arguments) = line.split_first().expect("a client has a program");
-        Baler::of_program(program, arguments).start()
+        let statements = statements.iter().flat_map(|(way, sql)| [(*way).to_string(), (*sql).to_string()]);
+        Baler::new(self.arguments.iter().cloned().chain(statements)).with_program(&self.program).start()
     }
 
     /// Runs statements in one session and returns what each answered.

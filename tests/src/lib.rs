@@ -8,9 +8,9 @@
 //! | [`mongo`] | the MongoDB wire server: start, stop, kill, restart, authentication |
 //! | [`proxy`] | a TCP proxy whose faults are counted, so that a test can prove that its fault fired |
 //! | [`baler`] | the binary under test as a child process with a deadline |
-//! | [`flight`] | a small fleet, and the ADBC and JDBC drivers which speak Flight SQL to it |
 //! | [`job`] | one job of a test: its SQL file, sink, state, `run` and `verify` |
 //! | [`fleet`] | a scheduler and executors as real processes, and their faults |
+//! | [`flight`] | the ADBC and JDBC drivers which speak Flight SQL to a fleet |
 //! | [`corpus`] | input shapes |
 //! | [`dump_reader`] | reads what was written, without any code of the engine |
 //!
