@@ -13,6 +13,7 @@
 //! | `commands` | `demo`, `generate`, `sql`, and the command lines of the README |
 //! | `fleet` | jobs on a fleet, whatever is killed |
 //! | `read_back` | stored documents read by SQL |
+//! | `flight_sql` | SQL from other programs: a Python and a Java client on a fleet |
 //! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
 
@@ -23,6 +24,7 @@ mod connection;
 mod damage;
 mod disk;
 mod fleet;
+mod flight_sql;
 mod kill;
 mod read_back;
 mod refusal;

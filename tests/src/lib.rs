@@ -10,6 +10,7 @@
 //! | [`baler`] | the binary under test as a child process with a deadline |
 //! | [`job`] | one job of a test: its SQL file, sink, state, `run` and `verify` |
 //! | [`fleet`] | a scheduler and executors as real processes, and their faults |
+//! | [`flight`] | the ADBC and JDBC drivers which speak Flight SQL to a fleet |
 //! | [`corpus`] | input shapes |
 //! | [`dump_reader`] | reads what was written, without any code of the engine |
 //!
@@ -24,7 +25,7 @@
 //! | `BALER_TEST_SEED` | the seed of the random kills |
 //! | `BALER_TEST_KEEP` | set: the temporary folders stay; after a failure they stay anyway |
 //!
-//! Needed on the first run: Go, Python 3 with `venv`, `openssl`; on each run: a POSIX `sh`, and for root `setpriv`.
+//! Needed on the first run: Go, Maven, Python 3 with `venv`, `openssl`; on each run: Java 17, a POSIX `sh`, and for root `setpriv`.
 //!
 //! Nothing here waits for a time to pass: [`wait_until`] waits for a condition and has a deadline.
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness ends the test which uses it")]
@@ -34,6 +35,7 @@ pub mod cache;
 pub mod corpus;
 pub mod dump_reader;
 pub mod fleet;
+pub mod flight;
 pub mod job;
 pub mod minio;
 pub mod mongo;

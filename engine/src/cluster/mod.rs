@@ -6,6 +6,7 @@
 //! | [`scheduler`] | `baler scheduler`: Ballista's services, REST, Flight and ours behind one port |
 //! | [`executor`] | `baler executor`: Ballista's executor with drain, restart and health |
 //! | [`client`] | a fleet as a driver sees it: sessions, slots, submissions, jobs |
+//! | [`flight_sql`] | SQL for everybody who has an ADBC or JDBC driver |
 //! | [`compressed`] | compressed CSV and JSON tables, which Ballista's plans lose |
 //!
 //! Distribution is Ballista's: stages, tasks, shuffles and retries are never ours.
@@ -14,6 +15,7 @@ pub mod client;
 pub mod compressed;
 pub mod defaults;
 pub mod executor;
+pub mod flight_sql;
 pub mod scheduler;
 
 use ballista_core::error::BallistaError;

@@ -14,10 +14,10 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::ListenerExt;
 use ballista_core::extension::BallistaConfigGrpcEndpoint;
 use ballista_core::flight_proxy_service::BallistaFlightProxyService;
 use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
-use ballista_flight_sql::BallistaFlightSqlService;
 use ballista_scheduler::api::get_routes;
 use ballista_scheduler::cluster::BallistaCluster;
 use ballista_scheduler::config::SchedulerConfig;
@@ -29,9 +29,11 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::SessionState;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
-use tokio::net::TcpListener;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
 use tonic::service::RoutesBuilder;
 
+use super::flight_sql::FlightSql;
 use super::{ExecutorInfo, FleetInfo, VERSION_HEADER, ballista_error};
 use crate::codec::{LogicalCodec, PhysicalCodec, version_error};
 use crate::error::{Error, ErrorKind, Result};
@@ -43,6 +45,10 @@ pub(crate) type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 
 /// How long a port which is still held by a killed scheduler is waited for.
 const BIND_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A connection without traffic for this long is probed; after nine probes (Linux) without an answer it is closed: two minutes.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+const PROBE_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs a scheduler until the process ends. `tables` are DDL statements whose tables every session knows.
 ///
@@ -61,7 +67,7 @@ pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: Str
     config.override_physical_codec = Some(Arc::new(PhysicalCodec::default()));
     let config = Arc::new(config);
 
-    let listener = bind(address).await?;
+    let listener = bind(address).await?.tap_io(tune);
     let cluster = BallistaCluster::new_from_config(&config).await.map_err(ballista_error)?;
     let scheduler: Scheduler = create_scheduler(cluster, Arc::clone(&config)).await.map_err(ballista_error)?;
     let router = router(scheduler, &config, tables);
@@ -82,6 +88,16 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
             }
             Err(error) => return Err(Error::new(ErrorKind::Unreachable, format!("cannot listen on {address}")).with_source(error)),
         }
+    }
+}
+
+/// Small answers leave at once, and a client whose machine went away without a word is noticed, so that its statement's job is
+/// cancelled like that of one which said goodbye.
+fn tune(stream: &mut TcpStream) {
+    let keep_alive = TcpKeepalive::new().with_time(SILENCE_MAX).with_interval(PROBE_PAUSE);
+    let tuned = stream.set_nodelay(true).and_then(|()| SockRef::from(&*stream).set_tcp_keepalive(&keep_alive));
+    if let Err(error) = tuned {
+        tracing::warn!(%error, "a connection keeps the operating system's settings");
     }
 }
 
@@ -122,7 +138,7 @@ fn router(scheduler: Scheduler, config: &SchedulerConfig, tables: String) -> Rou
     services
         .add_service(SchedulerGrpcServer::new(scheduler.clone()).max_decoding_message_size(decoding).max_encoding_message_size(encoding));
     let scheduler = Arc::new(scheduler);
-    let flight = BallistaFlightSqlService::new(Arc::clone(&scheduler), proxy);
+    let flight = FlightSql::new(Arc::clone(&scheduler), proxy);
     services.add_service(FlightServiceServer::new(flight).max_decoding_message_size(decoding).max_encoding_message_size(encoding));
     let served = Served { scheduler: Arc::clone(&scheduler), executor_timeout_seconds: config.executor_timeout_seconds, tables };
     let ours = Router::new()
