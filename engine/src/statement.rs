@@ -8,8 +8,8 @@ use datafusion::common::TableReference;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::{DdlStatement, DmlStatement, LogicalPlan, WriteOp};
-use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::logical_expr::{DdlStatement, DmlStatement, LogicalPlan, PlanType, ToStringifiedPlan, WriteOp};
+use datafusion::sql::parser::{DFParser, ExplainStatement, Statement};
 use datafusion::sql::sqlparser::ast::{Statement as SqlStatement, TableObject};
 
 use crate::connector::sink::SinkTable;
@@ -49,23 +49,46 @@ pub fn parse(text: &str) -> Result<Vec<Statement>> {
     Ok(DFParser::parse_sql(text)?.into_iter().collect())
 }
 
-/// Plans one statement. An INSERT into a sink without declared columns takes those of its query.
+/// Plans one statement. An INSERT into a sink without declared columns takes those of its query; so does an EXPLAIN of it.
 ///
 /// # Errors
 /// Config, as the planner's.
 pub async fn plan(context: &SessionContext, statement: Statement) -> Result<LogicalPlan> {
     let state = context.state();
-    if let Some((table, query)) = insert_parts(&statement) {
+    let (explain, inner) = match statement {
+        Statement::Explain(ExplainStatement { options, statement }) => (Some(options), *statement),
+        statement => (None, statement),
+    };
+    let around = |statement| match &explain {
+        Some(options) => Statement::Explain(ExplainStatement { options: options.clone(), statement: Box::new(statement) }),
+        None => statement,
+    };
+    if let Some((table, query)) = insert_parts(&inner) {
         let provider = context.table_provider(table.clone()).await?;
         if let Some(sink) = provider.downcast_ref::<SinkTable>()
             && sink.schema.fields().is_empty()
         {
-            let input = state.statement_to_plan(query).await?;
-            let target = provider_as_source(Arc::new(sink.bind(input.schema().as_arrow(), None)));
-            return Ok(LogicalPlan::Dml(DmlStatement::new(table, target, WriteOp::Insert(InsertOp::Append), Arc::new(input))));
+            let insert = |query: &Arc<LogicalPlan>| {
+                let target = provider_as_source(Arc::new(sink.bind(query.schema().as_arrow(), None)));
+                LogicalPlan::Dml(DmlStatement::new(table.clone(), target, WriteOp::Insert(InsertOp::Append), Arc::clone(query)))
+            };
+            // The EXPLAIN of the query is planned, and then the INSERT put between the two.
+            return Ok(match state.statement_to_plan(around(query)).await? {
+                LogicalPlan::Explain(mut explain) => {
+                    let insert = insert(&explain.plan);
+                    explain.stringified_plans = vec![insert.to_stringified(PlanType::InitialLogicalPlan)];
+                    explain.plan = Arc::new(insert);
+                    LogicalPlan::Explain(explain)
+                }
+                LogicalPlan::Analyze(mut analyze) => {
+                    analyze.input = Arc::new(insert(&analyze.input));
+                    LogicalPlan::Analyze(analyze)
+                }
+                query => insert(&Arc::new(query)),
+            });
         }
     }
-    Ok(state.statement_to_plan(statement).await?)
+    Ok(state.statement_to_plan(around(inner)).await?)
 }
 
 /// Runs statements which define tables, views and schemas.

@@ -12,6 +12,8 @@
 //! | `disk` | full disks and missing rights |
 //! | `commands` | `demo`, `generate`, `sql`, and the command lines of the README |
 //! | `fleet` | jobs on a fleet, whatever is killed |
+//! | `queries` | SQL on a fleet: the answers of one process; plans, options, functions; INSERT of joins and aggregates |
+//! | `defaults` | each default of the cluster which differs from Ballista's: what would go wrong without it |
 //! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
 
@@ -20,9 +22,11 @@ mod change;
 mod commands;
 mod connection;
 mod damage;
+mod defaults;
 mod disk;
 mod fleet;
 mod kill;
+mod queries;
 mod refusal;
 mod round_trip;
 mod s3;
