@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use ballista_core::serde::{BallistaLogicalExtensionCodec, BallistaPhysicalExtensionCodec};
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::ipc::reader::StreamReader;
+use datafusion::arrow::ipc::writer::StreamWriter;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::datasource::file_format::FileFormatFactory;
@@ -27,6 +29,7 @@ use crate::cluster::compressed::CompressedScanExec;
 use crate::connector::SinkSpec;
 use crate::connector::blob::scan::BlobScanExec;
 use crate::connector::blob::{BlobSpec, BlobTable};
+use crate::connector::documents::DocumentScanExec;
 use crate::connector::sink::SinkTable;
 use crate::connector::split::Split;
 use crate::connector::write::WriteExec;
@@ -43,6 +46,7 @@ enum NodeSpec {
     BlobScan { spec: BlobSpec, projection: Option<Vec<usize>> },
     Write { sink: SinkSpec, job: Option<JobRef> },
     CompressedScan { compression: String },
+    DocumentScan { source: SinkSpec, schema: String, limit: Option<usize> },
 }
 
 /// A table of ours.
@@ -69,6 +73,20 @@ fn take<T: DeserializeOwned>(buffer: &[u8]) -> Result<Option<T>> {
         return Err(version_error(&version));
     }
     serde_json::from_slice(&rest[end + 1..]).map(Some).map_err(|e| Error::decode("a spec in a plan cannot be read").with_source(e))
+}
+
+/// A schema in Arrow's IPC format, as hexadecimal digits.
+fn schema_to_text(schema: &Schema) -> DataFusionResult<String> {
+    let mut writer = StreamWriter::try_new(Vec::new(), schema)?;
+    writer.finish()?;
+    Ok(writer.into_inner()?.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn schema_from_text(text: &str) -> DataFusionResult<SchemaRef> {
+    let bad = || Error::decode("a schema in a plan cannot be read");
+    let digits = (0..text.len()).step_by(2).map(|at| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()));
+    let bytes = digits.collect::<Option<Vec<u8>>>().ok_or_else(bad)?;
+    Ok(StreamReader::try_new(bytes.as_slice(), None)?.schema())
 }
 
 /// Another version's plan or client.
@@ -184,6 +202,9 @@ impl PhysicalExtensionCodec for PhysicalCodec {
         Ok(match node {
             NodeSpec::BlobScan { spec, projection } => Arc::new(BlobScanExec::try_new(input, spec, projection)?),
             NodeSpec::Write { sink, job } => Arc::new(WriteExec::try_new(input, sink, job)?),
+            NodeSpec::DocumentScan { source, schema, limit } => {
+                Arc::new(DocumentScanExec::try_new(input, source, schema_from_text(&schema)?, limit)?)
+            }
             NodeSpec::CompressedScan { compression } => Arc::new(CompressedScanExec::restore(&input, &compression)?),
         })
     }
@@ -200,6 +221,8 @@ impl PhysicalExtensionCodec for PhysicalCodec {
             NodeSpec::Write { sink: write.sink().clone(), job: write.job().cloned() }
         } else if let Some(scan) = node.downcast_ref::<CompressedScanExec>() {
             NodeSpec::CompressedScan { compression: scan.compression().to_string() }
+        } else if let Some(scan) = node.downcast_ref::<DocumentScanExec>() {
+            NodeSpec::DocumentScan { source: scan.spec().clone(), schema: schema_to_text(&scan.schema())?, limit: scan.limit() }
         } else {
             return self.ballista.try_encode(node, buffer, converter);
         };
@@ -256,3 +279,6 @@ impl PhysicalExtensionCodec for PhysicalCodec {
         self.ballista.try_encode_udwf(function, buffer)
     }
 }
+
+#[cfg(test)]
+mod tests;

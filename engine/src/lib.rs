@@ -62,6 +62,6 @@ impl Baler {
     /// # Errors
     /// Unreachable, when nothing answers there; Config, when the scheduler is of another version.
     pub async fn connect(url: &str) -> Result<SessionContext> {
-        Ok(cluster::client::Fleet::connect(url, &session::SessionParts::default()).await?.context().clone())
+        session::SessionParts::default().connect(url).await
     }
 }

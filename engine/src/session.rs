@@ -125,6 +125,14 @@ impl SessionParts {
         Ok(SessionContext::new_with_state(self.state(&place, self.config(&place))?))
     }
 
+    /// A session whose queries run on the fleet of the scheduler at `df://host[:port]`.
+    ///
+    /// # Errors
+    /// As [`Fleet::connect`](cluster::client::Fleet::connect).
+    pub async fn connect(&self, url: &str) -> Result<SessionContext> {
+        Ok(cluster::client::Fleet::connect(url, self).await?.context().clone())
+    }
+
     /// All functions by name, as an executor looks them up.
     ///
     /// # Errors

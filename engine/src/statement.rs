@@ -12,6 +12,7 @@ use datafusion::logical_expr::{DdlStatement, DmlStatement, LogicalPlan, PlanType
 use datafusion::sql::parser::{DFParser, ExplainStatement, Statement};
 use datafusion::sql::sqlparser::ast::{Statement as SqlStatement, TableObject};
 
+use crate::connector::documents::sample_schema;
 use crate::connector::sink::SinkTable;
 use crate::error::{Error, Result};
 use crate::options::nearest;
@@ -49,21 +50,24 @@ pub fn parse(text: &str) -> Result<Vec<Statement>> {
     Ok(DFParser::parse_sql(text)?.into_iter().collect())
 }
 
-/// Plans one statement. An INSERT into a sink without declared columns takes those of its query; so does an EXPLAIN of it.
+/// Plans one statement, or an EXPLAIN of it. An INSERT into a sink without declared columns takes those of its query; a query of
+/// one takes those which a sample of the stored documents has.
 ///
 /// # Errors
-/// Config, as the planner's.
+/// Config, as the planner's; what the store answers, where a sample is needed.
 pub async fn plan(context: &SessionContext, statement: Statement) -> Result<LogicalPlan> {
-    let state = context.state();
-    let (explain, inner) = match statement {
+    let (explain, statement) = match statement {
         Statement::Explain(ExplainStatement { options, statement }) => (Some(options), *statement),
         statement => (None, statement),
     };
-    let around = |statement| match &explain {
+    let explained = |statement| match &explain {
         Some(options) => Statement::Explain(ExplainStatement { options: options.clone(), statement: Box::new(statement) }),
         None => statement,
     };
-    if let Some((table, query)) = insert_parts(&inner) {
+    let insert = insert_parts(&statement);
+    sample_tables(context, insert.as_ref().map_or(&statement, |(_, query)| query)).await?;
+    let state = context.state();
+    if let Some((table, query)) = insert {
         let provider = context.table_provider(table.clone()).await?;
         if let Some(sink) = provider.downcast_ref::<SinkTable>()
             && sink.schema.fields().is_empty()
@@ -73,7 +77,7 @@ pub async fn plan(context: &SessionContext, statement: Statement) -> Result<Logi
                 LogicalPlan::Dml(DmlStatement::new(table.clone(), target, WriteOp::Insert(InsertOp::Append), Arc::clone(query)))
             };
             // The EXPLAIN of the query is planned, and then the INSERT put between the two.
-            return Ok(match state.statement_to_plan(around(query)).await? {
+            return Ok(match state.statement_to_plan(explained(query)).await? {
                 LogicalPlan::Explain(mut explain) => {
                     let insert = insert(&explain.plan);
                     explain.stringified_plans = vec![insert.to_stringified(PlanType::InitialLogicalPlan)];
@@ -88,7 +92,7 @@ pub async fn plan(context: &SessionContext, statement: Statement) -> Result<Logi
             });
         }
     }
-    Ok(state.statement_to_plan(around(inner)).await?)
+    Ok(state.statement_to_plan(explained(statement)).await?)
 }
 
 /// Runs statements which define tables, views and schemas.
@@ -108,6 +112,25 @@ pub async fn define_tables(context: &SessionContext, text: &str) -> Result<()> {
                 context.execute_logical_plan(plan).await?;
             }
             _ => return Err(Error::config(format!("only tables, views and schemas can be defined at the start, not `{words}`"))),
+        }
+    }
+    Ok(())
+}
+
+/// Gives columns to the tables of stored documents which a query reads and which have none.
+async fn sample_tables(context: &SessionContext, query: &Statement) -> Result<()> {
+    if !matches!(query, Statement::Statement(inner) if matches!(inner.as_ref(), SqlStatement::Query(_))) {
+        return Ok(());
+    }
+    for name in context.state().resolve_table_references(query)? {
+        let Ok(provider) = context.table_provider(name.clone()).await else { continue }; // the planner says it better
+        if let Some(table) = provider.downcast_ref::<SinkTable>()
+            && table.schema.fields().is_empty()
+        {
+            let schema = sample_schema(&table.spec, &context.runtime_env()).await?;
+            let sampled = SinkTable { spec: table.spec.clone(), schema, job: None };
+            context.deregister_table(name.clone())?;
+            context.register_table(name, Arc::new(sampled))?;
         }
     }
     Ok(())

@@ -3,12 +3,15 @@
 //! | plan | SQL |
 //! | --- | --- |
 //! | [`compress_objects`] | `sql/compress.sql`, `sql/compress-to-mongodb.sql` |
+//! | [`compression_statistics`] | `sql/stats.sql` |
 
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::DataType;
 use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
-use datafusion::logical_expr::{Expr, col, lit};
+use datafusion::functions_aggregate::expr_fn::{avg, count, sum};
+use datafusion::logical_expr::{Expr, cast, col, lit};
 use datafusion::prelude::{DataFrame, SessionContext};
 
 /// The level which the standard document names; the encoder behind it is chosen from a sample (`baler::function::zlib`).
@@ -37,4 +40,21 @@ pub async fn compress_objects(context: &SessionContext, table: &str) -> Result<D
         col("last_modified").alias("timestamp"),
         col("data"),
     ])
+}
+
+/// One row of totals over stored documents: how many, how large before and after, and the average ratio.
+///
+/// # Errors
+/// DataFusion's, when there is no such table or it lacks one of the standard document's columns.
+pub async fn compression_statistics(context: &SessionContext, table: &str) -> Result<DataFrame> {
+    let total = |name: &str| sum(col(name)).alias(name);
+    let totals = vec![
+        count(lit(1)).alias("documents"),
+        total("records"),
+        total("original_size"),
+        total("compressed_size"),
+        avg(col("compression_ratio")).alias("average_ratio"),
+    ];
+    let overall = col("original_size") / cast(col("compressed_size"), DataType::Float64);
+    context.table(table).await?.aggregate(vec![], totals)?.with_column("overall_ratio", overall)
 }

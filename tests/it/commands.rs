@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use baler_tests::baler::{Baler, Finished};
 use baler_tests::dump_reader::read_dump;
+use baler_tests::fleet::Fleet;
 use baler_tests::minio::Minio;
 use baler_tests::mongo::Mongo;
 use baler_tests::servers::Scratch;
@@ -96,7 +97,9 @@ fn an_insert_outside_a_job_writes_documents_and_says_how_many() {
 }
 
 /// Command lines of the README which are not run here, and why.
-const NOT_RUN: [(&str, &str); 4] = [
+const NOT_RUN: [(&str, &str); 6] = [
+    ("baler scheduler &", "the fleet below, on free ports"),
+    ("baler executor &", "the fleet below, on free ports"),
     ("cargo run -- demo", "the_demo_ends_verified_and_can_be_run_again runs the same binary"),
     ("tests/run", "it is what runs this test"),
     ("cargo build --release", "the binary under test is used in its place"),
@@ -120,6 +123,7 @@ fn every_command_of_the_readme_runs_as_it_stands() {
     let mut variables = server.environment();
     variables.push(("MONGODB_USERNAME".to_string(), login.user.clone()));
     variables.push(("MONGODB_PASSWORD_FILE".to_string(), scratch.join("password").display().to_string()));
+    let fleet = Fleet::start(1, &variables);
     let mut ran = 0;
     for line in readme.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| !line.starts_with(' ')) {
         if NOT_RUN.iter().any(|(other, _)| *other == line) {
@@ -130,6 +134,7 @@ fn every_command_of_the_readme_runs_as_it_stands() {
         // Only names of servers are replaced.
         let words = words
             .replace("s3://bucket/", &bucket.url(""))
+            .replace("df://localhost:50050", &fleet.url())
             .replace("mongodb://host:27017/", &format!("mongodb://127.0.0.1:{}/", mongo.port));
         run_in(scratch.path(), &words, &variables);
         ran += 1;

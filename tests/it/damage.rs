@@ -1,6 +1,7 @@
 //! Compressed objects which are cut short or corrupt.
 
 use baler_tests::corpus;
+use baler_tests::fleet::Fleet;
 use baler_tests::job::{Job, Objects};
 use baler_tests::mongo::Mongo;
 
@@ -16,7 +17,16 @@ fn a_damaged_object_fails_the_job_with_its_name_and_offset() {
 
 #[test]
 fn a_damaged_object_becomes_a_dead_letter_where_that_is_asked_for() {
-    let mut job = Job::new().into_collection(Mongo::shared().collection());
+    become_dead_letters(Job::new().into_collection(Mongo::shared().collection()));
+}
+
+#[test]
+fn a_damaged_object_becomes_a_dead_letter_on_a_fleet_too() {
+    let fleet = Fleet::start(2, &[]);
+    become_dead_letters(Job::new().on(&fleet));
+}
+
+fn become_dead_letters(mut job: Job<'_>) {
     job.source_options.push(("blob.on_corrupt", "dead_letter"));
     let whole = corpus::lines(50, 300_000, "\n");
     let whole_uri = job.add_file("whole.gz", &corpus::gzip(&whole));

@@ -6,7 +6,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
-use baler_tests::baler::{Baler, Running};
+use baler_tests::baler::{Baler, Running, binary, example};
 use baler_tests::corpus::{self, Random, lines};
 use baler_tests::fleet::{Fleet, request};
 use baler_tests::job::{Job, Objects};
@@ -169,6 +169,25 @@ fn a_job_whose_executor_is_stalled_ends_complete_without_it_and_survives_its_ret
 }
 
 #[test]
+fn splits_which_are_late_on_a_stalled_executor_are_sent_a_second_time() {
+    // The scheduler's own timeout cannot help here: it would notice the stalled executor in an hour.
+    let mongo = Mongo::shared();
+    let proxy = Proxy::start(mongo.port, Protocol::Mongo);
+    let mut fleet = Fleet::start_with(2, &[], &["--executor-timeout-seconds", "3600"]);
+    let mut job = Job::new().into_collection(mongo.collection_at(proxy.port)).on(&fleet);
+    let expected = add_input(&mut job);
+    proxy.arm(Fault::Stall { writes: 12 });
+    let mut run = job.call().start();
+    assert!(run.runs_until("writes hang", || proxy.fired() > 0), "the job ended before the stall");
+    fleet.stall_executor(0);
+    proxy.arm(Fault::None);
+    proxy.cut();
+    let text = run.wait().expect_code(0).stderr;
+    assert!(text.contains("sent a second time"), "no split was late: {text}");
+    job.expect_complete(&expected);
+}
+
+#[test]
 fn a_job_started_on_an_empty_fleet_waits_for_an_executor() {
     let mut held = Held::new(0);
     let mut run = held.job.call().start();
@@ -260,6 +279,24 @@ fn a_split_which_cannot_be_read_fails_its_job_at_once_and_names_the_object() {
     assert!(!job.is_committed());
     let failed = fleet.jobs().into_iter().filter(|(_, status)| status == "Failed").count();
     assert_eq!(failed, 1, "a permanent error was tried again: {:?}", fleet.jobs());
+}
+
+#[test]
+fn a_program_with_its_own_function_runs_it_on_a_fleet_of_itself() {
+    let program = example("own_function");
+    let fleet = Fleet::start_program(&program, 1, &[], &[]);
+    let table = fleet.file("names.csv", "name\nAda\nGrace\n");
+    let ask = |program: &std::path::Path, more: &[&str]| {
+        let sql = format!(
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '{table}' OPTIONS ('format.has_header' 'true');
+            SELECT name, mask(name) FROM t ORDER BY 1"
+        );
+        Baler::new(["sql", "--format", "csv", "-c", &sql].iter().chain(more)).with_program(program).run()
+    };
+    let expected = "name,mask(t.name)\nAda,A**\nGrace,G****\n";
+    assert_eq!(ask(&program, &[]).expect_code(0).stdout, expected);
+    assert_eq!(ask(&program, &["--scheduler", &fleet.url()]).expect_code(0).stdout, expected);
+    ask(binary(), &["--scheduler", &fleet.url()]).expect_one_line(2, &["mask"]);
 }
 
 #[test]

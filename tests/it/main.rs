@@ -14,6 +14,7 @@
 //! | `fleet` | jobs on a fleet, whatever is killed |
 //! | `queries` | SQL on a fleet: the answers of one process; plans, options, functions; INSERT of joins and aggregates |
 //! | `defaults` | each default of the cluster which differs from Ballista's: what would go wrong without it |
+//! | `read_back` | stored documents read by SQL |
 //! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
 
@@ -27,6 +28,7 @@ mod disk;
 mod fleet;
 mod kill;
 mod queries;
+mod read_back;
 mod refusal;
 mod round_trip;
 mod s3;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use baler_tests::corpus::{self, Shape, lines};
+use baler_tests::fleet::Fleet;
 use baler_tests::job::{Job, Objects, Sink};
 use baler_tests::minio::{Bucket, Minio};
 use baler_tests::mongo::Mongo;
@@ -75,6 +76,19 @@ fn dump_and_state_may_lie_in_a_bucket() {
     job.run();
     assert!(bucket.list("state/").contains(&"state/load/commit.json".to_string()));
     job.expect_verified(&expected);
+}
+
+#[test]
+fn a_fleet_reads_writes_and_keeps_its_state_in_a_bucket() {
+    let server = Minio::plain();
+    let bucket = server.make_bucket();
+    let expected = put(&bucket, &all_shapes());
+    let fleet = Fleet::start(2, &server.environment());
+    let job = Job { sink: Sink::S3(&bucket, "out".to_string()), state: bucket.url("state"), ..job_from(server, &bucket) }.on(&fleet);
+    job.run().expect_no_secret(&server.secret_key);
+    job.expect_verified(&expected);
+    let jobs = fleet.get("/api/jobs").unwrap().to_string();
+    assert!(jobs.contains("load wave 1") && !jobs.contains(&server.secret_key));
 }
 
 #[test]

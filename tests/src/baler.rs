@@ -9,8 +9,8 @@ use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use crate::servers::{reap, run_folder, say, signal, signal_group, spawn};
@@ -33,10 +33,25 @@ pub fn binary() -> &'static Path {
         }
         let path = next_to_tests();
         if is_stale(&path) {
-            build(&path);
+            cargo_build(path.parent().expect("target/<profile>"), &["--package", "baler", "--bin", "baler"]);
         }
         path
     })
+}
+
+/// An example of the crate `plans`, built when it is missing or stale.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn example(name: &str) -> PathBuf {
+    static ONE_BUILD: Mutex<()> = Mutex::new(());
+    let profile = next_to_tests().parent().expect("target/<profile>").to_path_buf();
+    let path = profile.join("examples").join(name);
+    let _guard = ONE_BUILD.lock().unwrap_or_else(PoisonError::into_inner);
+    if is_stale(&path) {
+        cargo_build(&profile, &["--package", "baler-plans", "--example", name]);
+    }
+    path
 }
 
 fn next_to_tests() -> PathBuf {
@@ -64,11 +79,10 @@ fn newest(folder: &Path) -> SystemTime {
     newest
 }
 
-fn build(binary: &Path) {
-    let profile = binary.parent().expect("target/<profile>");
-    say("builds the `baler` binary, which is missing or older than its sources");
+fn cargo_build(profile: &Path, what: &[&str]) {
+    say(&format!("builds {}, which is missing or older than its sources", what.last().expect("a name")));
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--package", "baler", "--bin", "baler", "--target-dir"]).arg(profile.parent().expect("target"));
+    cargo.arg("build").args(what).arg("--target-dir").arg(profile.parent().expect("target"));
     if profile.file_name().is_some_and(|name| name == "release") {
         cargo.arg("--release");
     }
@@ -89,6 +103,13 @@ impl Baler {
     pub fn new<S: Into<OsString>>(arguments: impl IntoIterator<Item = S>) -> Self {
         let arguments = arguments.into_iter().map(Into::into).collect();
         Self { before: Vec::new(), arguments, variables: Vec::new(), program: binary().to_path_buf() }
+    }
+
+    /// Takes another program than `baler`.
+    #[must_use]
+    pub fn with_program(mut self, program: &Path) -> Self {
+        self.program = program.to_path_buf();
+        self
     }
 
     /// Sets environment variables.

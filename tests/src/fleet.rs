@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ const QUICK_EXECUTOR: [&str; 2] = ["--executor-heartbeat-interval-seconds", "2"]
 pub struct Fleet {
     /// The scheduler's port.
     pub port: u16,
+    program: PathBuf,
     variables: Vec<(String, String)>,
     flags: Vec<String>,
     name: String,
@@ -36,7 +38,13 @@ impl Fleet {
 
     /// The same, with flags of the scheduler.
     pub fn start_with(executors: usize, variables: &[(String, String)], flags: &[&str]) -> Self {
+        Self::start_program(binary(), executors, variables, flags)
+    }
+
+    /// The same, of another program with Baler's command line.
+    pub fn start_program(program: &Path, executors: usize, variables: &[(String, String)], flags: &[&str]) -> Self {
         let mut fleet = Self {
+            program: program.to_path_buf(),
             port: free_port(),
             variables: variables.to_vec(),
             flags: flags.iter().map(ToString::to_string).collect(),
@@ -59,7 +67,7 @@ impl Fleet {
     }
 
     fn server(&self, name: &str, arguments: &[String]) -> Server {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.program);
         command.args(arguments).env_clear().envs(self.variables.iter().cloned()).env("BALER_LOG", "info");
         for name in ["PATH", "HOME", "TMPDIR"] {
             if let Some(value) = std::env::var_os(name) {
@@ -133,6 +141,13 @@ impl Fleet {
     /// Kills the scheduler; all that it knew is lost.
     pub fn kill_scheduler(&mut self) {
         self.scheduler.take().expect("the scheduler is gone already").kill();
+    }
+
+    /// Makes a file in the fleet's folder and returns its path.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path = self.scratch.join(name);
+        std::fs::write(&path, text).expect("cannot write a file");
+        path.display().to_string()
     }
 
     /// What the scheduler answers to a GET, as JSON.

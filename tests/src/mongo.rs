@@ -180,6 +180,11 @@ impl Collection<'_> {
         block_on(self.handle().count_documents(doc! {})).expect("cannot count a collection")
     }
 
+    /// Puts many documents there behind Baler's back.
+    pub fn insert_all(&self, documents: &[Document]) {
+        block_on(self.handle().insert_many(documents)).expect("cannot insert documents");
+    }
+
     /// Puts a document there behind Baler's back.
     pub fn insert(&self, document: Document) {
         block_on(self.handle().insert_one(document)).expect("cannot insert a document");

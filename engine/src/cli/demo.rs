@@ -17,7 +17,7 @@ use crate::job::JobRef;
 use crate::job::verify::verify;
 use crate::options::{format_bytes, parse_bytes};
 use crate::runtime::stop_signal;
-use crate::session::local_session;
+use crate::session::SessionParts;
 
 /// The job which the demo runs; users start from the same file.
 const COMPRESS_SQL: &str = include_str!("../../../sql/compress.sql");
@@ -35,9 +35,9 @@ pub(super) struct DemoArgs {
     size: String,
 }
 
-pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
+pub(super) async fn run(args: DemoArgs, parts: &SessionParts) -> Result<ExitCode> {
     tokio::select! {
-        code = run_demo(&args) => code,
+        code = run_demo(&args, parts) => code,
         signal = stop_signal() => {
             eprintln!("stopped by {}", signal?);
             Ok(ExitCode::from(1))
@@ -45,7 +45,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     }
 }
 
-async fn run_demo(args: &DemoArgs) -> Result<ExitCode> {
+async fn run_demo(args: &DemoArgs, parts: &SessionParts) -> Result<ExitCode> {
     prepare_folder(&args.dir)?;
     let folder = |name: &str| args.dir.join(name).to_string_lossy().into_owned();
     let bytes = parse_bytes(&args.size)?;
@@ -59,7 +59,7 @@ async fn run_demo(args: &DemoArgs) -> Result<ExitCode> {
     }
     print_line(format!("1. made {} of JSON events, {records} records, in {:.1} s", format_bytes(bytes), started.elapsed().as_secs_f64()));
 
-    let context = local_session()?;
+    let context = parts.local()?;
     let variables = HashMap::from([("INPUT".to_string(), folder("data/")), ("OUTPUT".to_string(), folder("dump"))]);
     let job = JobRef::try_new(&folder("state"), "demo")?;
     let started = Instant::now();

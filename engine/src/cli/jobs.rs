@@ -12,7 +12,7 @@ use crate::job::JobRef;
 use crate::job::manifest::Manifest;
 use crate::job::state::{Commit, JobState, job_names};
 use crate::options::format_bytes;
-use crate::session::{SessionParts, local_session};
+use crate::session::SessionParts;
 use crate::store::locate;
 
 #[derive(Debug, Args)]
@@ -57,12 +57,12 @@ struct JobSummary {
     commit: Option<Commit>,
 }
 
-pub(super) async fn run(args: JobsArgs, output: Output) -> Result<ExitCode> {
+pub(super) async fn run(args: JobsArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
     match args.action.unwrap_or(Action::List) {
-        Action::List => list(&args.state, output).await?,
-        Action::Show { job } => show(&args.state, &job, output).await?,
+        Action::List => list(&args.state, parts, output).await?,
+        Action::Show { job } => show(&args.state, &job, parts, output).await?,
         Action::Cancel { job, scheduler } => {
-            let fleet = Fleet::connect(&scheduler, &SessionParts::default()).await?;
+            let fleet = Fleet::connect(&scheduler, parts).await?;
             let cancelled = cancel_waves(&fleet, &job).await?;
             if cancelled == 0 {
                 return Err(Error::config(format!("nothing of job `{job}` runs on {}", fleet.url())));
@@ -86,8 +86,8 @@ pub(super) async fn cancel_waves(fleet: &Fleet, name: &str) -> Result<usize> {
     Ok(cancelled)
 }
 
-async fn list(state: &str, output: Output) -> Result<()> {
-    let env = local_session()?.runtime_env();
+async fn list(state: &str, parts: &SessionParts, output: Output) -> Result<()> {
+    let env = parts.local()?.runtime_env();
     let mut jobs = Vec::new();
     for name in job_names(&locate(&env, state)?).await? {
         let state = JobState::open(&env, &JobRef::try_new(state, &name)?)?;
@@ -108,8 +108,8 @@ async fn list(state: &str, output: Output) -> Result<()> {
     Ok(())
 }
 
-async fn show(state: &str, name: &str, output: Output) -> Result<()> {
-    let env = local_session()?.runtime_env();
+async fn show(state: &str, name: &str, parts: &SessionParts, output: Output) -> Result<()> {
+    let env = parts.local()?.runtime_env();
     let state = JobState::open(&env, &JobRef::try_new(state, name)?)?;
     let manifest = state.manifest().await?.ok_or_else(|| Error::config(format!("there is no job `{name}` at {}", state.uri())))?;
     let job = summarize(&state, &manifest).await?;

@@ -20,6 +20,7 @@ use clap::{Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subco
 use crate::cluster::defaults::{EXECUTOR_FLAGS, FlagDefault, SCHEDULER_FLAGS};
 use crate::error::{Error, Result};
 use crate::runtime;
+use crate::session::SessionParts;
 
 /// Compresses objects into counted, verified documents: bulk ETL into MongoDB on DataFusion.
 #[derive(Debug, Parser)]
@@ -63,6 +64,12 @@ enum Output {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    main_with(SessionParts::default())
+}
+
+/// Runs the command line of this process with sessions made of `parts`: the whole of a program which brings functions of its
+/// own, as client, scheduler and executor.
+pub fn main_with(parts: SessionParts) -> ExitCode {
     let cli = match command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
@@ -73,7 +80,7 @@ pub fn main() -> ExitCode {
         }
     };
     start_log(&cli.command);
-    let ended = runtime::io().and_then(|io| io.block_on(dispatch(cli)));
+    let ended = runtime::io().and_then(|io| io.block_on(dispatch(cli, &parts)));
     match ended {
         Ok(code) => code,
         Err(error) => {
@@ -102,17 +109,17 @@ fn command() -> ClapCommand {
         .mut_subcommand("executor", |command| with_defaults(command, EXECUTOR_FLAGS))
 }
 
-async fn dispatch(cli: Cli) -> Result<ExitCode> {
+async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
     let output = cli.output;
     match cli.command {
-        Command::Demo(args) => demo::run(args).await,
-        Command::Run(args) => run::run(args, output).await,
-        Command::Sql(args) => sql::run(args).await,
-        Command::Verify(args) => verify::run(args, output).await,
+        Command::Demo(args) => demo::run(args, parts).await,
+        Command::Run(args) => run::run(args, parts, output).await,
+        Command::Sql(args) => sql::run(args, parts).await,
+        Command::Verify(args) => verify::run(args, parts, output).await,
         Command::Generate(args) => generate::run(args, output).await,
-        Command::Jobs(args) => jobs::run(args, output).await,
-        Command::Scheduler(args) => servers::run_scheduler(*args).await,
-        Command::Executor(args) => servers::run_executor(*args).await,
+        Command::Jobs(args) => jobs::run(args, parts, output).await,
+        Command::Scheduler(args) => servers::run_scheduler(*args, parts).await,
+        Command::Executor(args) => servers::run_executor(*args, parts).await,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::job::run::{Job, Outcome};
 use crate::job::state::Commit;
 use crate::options::format_bytes;
 use crate::runtime::stop_signal;
-use crate::session::{SessionParts, local_session};
+use crate::session::SessionParts;
 use crate::statement;
 
 #[derive(Debug, Args)]
@@ -51,7 +51,7 @@ struct RunResult<'a> {
     seconds: f64,
 }
 
-pub(super) async fn run(args: RunArgs, output: Output) -> Result<ExitCode> {
+pub(super) async fn run(args: RunArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
     let text = std::fs::read_to_string(&args.file).map_err(|e| Error::config(format!("cannot read {}: {e}", args.file.display())))?;
     let variables = parse_variables(&args.set)?;
     let name = match args.job {
@@ -60,10 +60,10 @@ pub(super) async fn run(args: RunArgs, output: Output) -> Result<ExitCode> {
     };
     let started = Instant::now();
     let fleet = match &args.scheduler {
-        Some(url) => Some(Fleet::connect(url, &SessionParts::default()).await?),
+        Some(url) => Some(Fleet::connect(url, parts).await?),
         None => None,
     };
-    let job = prepare_job(&local_session()?, fleet.clone(), &text, &variables, JobRef::try_new(&args.state, &name)?).await?;
+    let job = prepare_job(&parts.local()?, fleet.clone(), &text, &variables, JobRef::try_new(&args.state, &name)?).await?;
     let attempt = job.attempt();
     let outcome = tokio::select! {
         outcome = run_job(&name, job) => outcome?,

@@ -23,13 +23,13 @@ pub(super) struct SchedulerArgs {
     ballista: BallistaSchedulerFlags,
 }
 
-pub(super) async fn run_scheduler(args: SchedulerArgs) -> Result<ExitCode> {
+pub(super) async fn run_scheduler(args: SchedulerArgs, parts: &SessionParts) -> Result<ExitCode> {
     let tables = match &args.tables {
         Some(file) => std::fs::read_to_string(file).map_err(|e| Error::config(format!("cannot read {}: {e}", file.display())))?,
         None => String::new(),
     };
     let config = SchedulerConfig::try_from(args.ballista).map_err(ballista_error)?;
-    let served = server()?.spawn(scheduler::serve(config, SessionParts::default(), tables));
+    let served = server()?.spawn(scheduler::serve(config, parts.clone(), tables));
     tokio::select! {
         ended = served => ended.map_err(|e| Error::internal("the scheduler ended early").with_source(e))?.map(|()| ExitCode::SUCCESS),
         signal = stop_signal() => {
@@ -48,11 +48,11 @@ pub(super) struct ExecutorArgs {
     ballista: BallistaExecutorFlags,
 }
 
-pub(super) async fn run_executor(args: ExecutorArgs) -> Result<ExitCode> {
+pub(super) async fn run_executor(args: ExecutorArgs, parts: &SessionParts) -> Result<ExitCode> {
     let health = format!("{}:{}", args.ballista.bind_host, args.ballista.bind_health_port);
     let health = health.parse().map_err(|e| Error::config(format!("cannot serve health at {health}")).with_source(e))?;
     let options = executor::ExecutorOptions { health, drain: Duration::from_secs(args.drain_seconds) };
     let config = ExecutorProcessConfig::try_from(args.ballista).map_err(ballista_error)?;
-    let served = server()?.spawn(executor::serve(config, SessionParts::default(), options));
+    let served = server()?.spawn(executor::serve(config, parts.clone(), options));
     served.await.map_err(|e| Error::internal("the executor ended early").with_source(e))?.map(|()| ExitCode::SUCCESS)
 }

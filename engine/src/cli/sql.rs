@@ -19,7 +19,7 @@ use super::print_line;
 use crate::cluster::client::Fleet;
 use crate::error::{Error, Result};
 use crate::runtime::{self, stop_signal};
-use crate::session::{SessionParts, local_session};
+use crate::session::SessionParts;
 use crate::statement;
 
 #[derive(Debug, Args)]
@@ -45,10 +45,10 @@ enum Format {
     Csv,
 }
 
-pub(super) async fn run(args: SqlArgs) -> Result<ExitCode> {
+pub(super) async fn run(args: SqlArgs, parts: &SessionParts) -> Result<ExitCode> {
     let context = match &args.scheduler {
-        Some(url) => Fleet::connect(url, &SessionParts::default()).await?.context().clone(),
-        None => local_session()?,
+        Some(url) => Fleet::connect(url, parts).await?.context().clone(),
+        None => parts.local()?,
     };
     let text = match (&args.command, &args.file) {
         (Some(text), None) => text.clone(),
@@ -109,21 +109,47 @@ fn print_rows(rows: &[RecordBatch], format: Format) -> Result<()> {
     Ok(())
 }
 
+/// What the prompt understands besides SQL.
+const HELP: &str = r"\d         tables        \d NAME   columns of a table
+\timing    times on or off      \q       ends
+A statement ends with `;` and may go over several lines; Ctrl-C drops it.";
+
+/// Where the prompt keeps its history between sessions.
+fn history_file() -> Option<PathBuf> {
+    std::env::home_dir().map(|home| home.join(".baler_history"))
+}
+
 /// Reads statements, each ended by `;`, until `\q` or the end of input. An error ends its statement, not the session.
 async fn repl(context: &SessionContext, format: Format) -> Result<ExitCode> {
     let failed = |e: ReadlineError| Error::internal("cannot read from the terminal").with_source(e);
     let mut editor = DefaultEditor::new().map_err(failed)?;
-    let mut pending = String::new();
+    if let Some(file) = history_file()
+        && file.exists()
+        && let Err(error) = editor.load_history(&file)
+    {
+        eprintln!("warning: no history of earlier sessions: {error}");
+    }
+    let (mut pending, mut shows_time) = (String::new(), true);
     loop {
         let prompt = if pending.is_empty() { "baler> " } else { "    -> " };
         match editor.readline(prompt) {
-            Ok(line) if pending.is_empty() && matches!(line.trim(), "\\q" | "exit" | "quit") => return Ok(ExitCode::SUCCESS),
+            Ok(line) if pending.is_empty() && line.trim_start().starts_with('\\') => match shorthand(line.trim()) {
+                Shorthand::End => break,
+                Shorthand::Help => print_line(HELP),
+                Shorthand::Timing => {
+                    shows_time = !shows_time;
+                    print_line(if shows_time { "times are shown" } else { "times are not shown" });
+                    continue;
+                }
+                Shorthand::Sql(text) => pending = text,
+            },
+            Ok(line) if pending.is_empty() && matches!(line.trim(), "exit" | "quit") => break,
             Ok(line) => {
                 pending.push_str(&line);
                 pending.push('\n');
             }
             Err(ReadlineError::Interrupted) => pending.clear(),
-            Err(ReadlineError::Eof) => return Ok(ExitCode::SUCCESS),
+            Err(ReadlineError::Eof) => break,
             Err(error) => return Err(failed(error)),
         }
         if !pending.trim_end().ends_with(';') {
@@ -133,8 +159,37 @@ async fn repl(context: &SessionContext, format: Format) -> Result<ExitCode> {
         editor.add_history_entry(text.trim()).map_err(failed)?;
         let started = Instant::now();
         match run_statements(context, &text, format).await {
-            Ok(()) => eprintln!("{:.3} s", started.elapsed().as_secs_f64()),
+            Ok(()) if shows_time => eprintln!("{:.3} s", started.elapsed().as_secs_f64()),
+            Ok(()) => {}
             Err(error) => eprintln!("error: {error}"),
         }
+    }
+    if let Some(file) = history_file()
+        && let Err(error) = editor.save_history(&file)
+    {
+        eprintln!("warning: the history is not kept: {error}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `\d` asks.
+const TABLES: &str = "SELECT table_schema, table_name, table_type FROM information_schema.tables \
+                      WHERE table_schema <> 'information_schema' ORDER BY 1, 2;";
+
+/// A line which begins with `\`.
+enum Shorthand {
+    Sql(String),
+    Help,
+    Timing,
+    End,
+}
+
+fn shorthand(line: &str) -> Shorthand {
+    match line.split_once(' ').unwrap_or((line, "")) {
+        ("\\d", "") => Shorthand::Sql(TABLES.to_string()),
+        ("\\d", table) => Shorthand::Sql(format!("DESCRIBE {};", table.trim().trim_end_matches(';'))),
+        ("\\timing", _) => Shorthand::Timing,
+        ("\\q", _) => Shorthand::End,
+        _ => Shorthand::Help,
     }
 }

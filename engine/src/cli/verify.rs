@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::job::JobRef;
 use crate::job::verify::{Report, verify};
 use crate::options::format_bytes;
-use crate::session::local_session;
+use crate::session::SessionParts;
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -24,8 +24,8 @@ pub(super) struct VerifyArgs {
     deep: bool,
 }
 
-pub(super) async fn run(args: VerifyArgs, output: Output) -> Result<ExitCode> {
-    let report = verify(&local_session()?, &JobRef::try_new(&args.state, &args.job)?, args.deep).await?;
+pub(super) async fn run(args: VerifyArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
+    let report = verify(&parts.local()?, &JobRef::try_new(&args.state, &args.job)?, args.deep).await?;
     match output {
         Output::Json => print_json(&report)?,
         Output::Text => print_report(&report),

@@ -6,6 +6,7 @@
 //! | [`scheduler`] | `baler scheduler`: Ballista's services, REST, Flight and ours behind one port |
 //! | [`executor`] | `baler executor`: Ballista's executor with drain, restart and health |
 //! | [`client`] | a fleet as a driver sees it: sessions, slots, submissions, jobs |
+//! | `engine` | how an executor makes a task ready |
 //! | [`compressed`] | compressed CSV and JSON tables, which Ballista's plans lose |
 //!
 //! Distribution is Ballista's: stages, tasks, shuffles and retries are never ours.
@@ -13,6 +14,7 @@
 pub mod client;
 pub mod compressed;
 pub mod defaults;
+mod engine;
 pub mod executor;
 pub mod scheduler;
 

@@ -7,6 +7,8 @@
 //! | [`document`] | row → BSON document, and back; the one type table |
 //! | [`batch`] | documents → batches under the limits of a sink |
 //! | [`mod@write`] | the plan node which writes, split by split |
+//! | [`documents`] | stored documents as a table: what SELECT reads of a sink |
+//! | [`part`] | names of what a join, an aggregate or a sort writes |
 //! | [`receipt`] | what a finished split wrote |
 //! | [`mongodb`], [`bson`] | the two sinks |
 //!
@@ -16,7 +18,9 @@ pub mod batch;
 pub mod blob;
 pub mod bson;
 pub mod document;
+pub mod documents;
 pub mod mongodb;
+pub mod part;
 pub mod receipt;
 pub mod sink;
 pub mod split;
@@ -27,11 +31,14 @@ use std::sync::Arc;
 use ::bson::RawDocumentBuf;
 use async_trait::async_trait;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use self::batch::BatchLimits;
+use self::documents::Part;
 use crate::error::Result;
+use crate::job::JobRef;
 use crate::runtime;
 
 /// Description of a sink; holds no client and no secret, so it may travel in a plan.
@@ -94,6 +101,21 @@ impl SinkSpec {
         .await?
     }
 
+    /// Removes what earlier attempts at a job left behind that does not run split by split: they may have had other partitions, whose
+    /// parts would not be replaced. A collection needs nothing: ids replace or repeat each other.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub async fn discard_parts(&self, env: &Arc<RuntimeEnv>, job: &JobRef) -> Result<()> {
+        match self {
+            Self::Mongodb(_) => Ok(()),
+            Self::Bson(spec) => {
+                let (spec, env, stem) = (spec.clone(), Arc::clone(env), part::part_stem(job));
+                runtime::spawn_io(async move { bson::discard(&spec, &env, &stem).await })?.join().await?
+            }
+        }
+    }
+
     /// A writer for one part of the load. Parts of one name replace or repeat each other; parts of different names do not touch.
     ///
     /// # Errors
@@ -125,6 +147,37 @@ impl SinkSpec {
             Self::Mongodb(spec) => mongodb::read::fetch(spec, ids).await,
             Self::Bson(spec) => bson::read::fetch(spec, env, part).await,
         }
+    }
+}
+
+impl SinkSpec {
+    /// What there is to read, in about `wanted` parts.
+    ///
+    /// # Errors
+    /// As [`Self::stored`].
+    pub async fn parts(&self, env: &Arc<RuntimeEnv>, wanted: usize) -> Result<Vec<Part>> {
+        match self {
+            Self::Mongodb(spec) => mongodb::read::parts(spec, wanted).await,
+            Self::Bson(spec) => bson::read::parts(spec, env).await,
+        }
+    }
+
+    /// The documents of one part, in no order, at most `limit`; of a server only the fields `columns`, if they are given.
+    ///
+    /// # Errors
+    /// As [`Self::stored`].
+    pub async fn read(
+        &self,
+        env: &Arc<RuntimeEnv>,
+        part: &Part,
+        columns: Option<&[String]>,
+        limit: Option<usize>,
+    ) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+        let documents = match self {
+            Self::Mongodb(spec) => mongodb::read::read(spec, part, columns, limit).await?,
+            Self::Bson(spec) => bson::read::read(spec, env, part)?,
+        };
+        Ok(documents.take(limit.unwrap_or(usize::MAX)).boxed())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The table in front of a sink: DDL → spec, INSERT → [`WriteExec`].
+//! The table in front of a sink: DDL → spec, INSERT → [`WriteExec`], SELECT → [`DocumentScanExec`].
 
 use std::sync::Arc;
 
@@ -18,9 +18,12 @@ use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use serde::{Deserialize, Serialize};
 
 use super::SinkSpec;
+use super::documents::DocumentScanExec;
+use super::split::{deal, leaf_table};
 use super::write::WriteExec;
 use crate::error::{Error, Result};
 use crate::job::JobRef;
+use crate::runtime;
 
 /// What to do about a document which the sink refuses for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,12 +95,19 @@ impl TableProvider for SinkTable {
 
     async fn scan(
         &self,
-        _session: &dyn Session,
-        _projection: Option<&Vec<usize>>,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
         _filters: &[Expr],
-        _limit: Option<usize>,
+        limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        Err(Error::config(format!("{} can only be written to; reading it by SQL is not built yet", self.spec.target())).into())
+        let schema = match projection {
+            Some(columns) => Arc::new(self.schema.project(columns)?),
+            None => Arc::clone(&self.schema),
+        };
+        let (spec, env, wanted) = (self.spec.clone(), Arc::clone(session.runtime_env()), session.config().target_partitions());
+        let parts = runtime::spawn_io(async move { spec.parts(&env, wanted).await })?.join().await??;
+        let leaf = leaf_table(&deal(&parts, wanted))?;
+        Ok(Arc::new(DocumentScanExec::try_new(leaf, self.spec.clone(), schema, limit)?))
     }
 
     async fn insert_into(

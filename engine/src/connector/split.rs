@@ -1,6 +1,6 @@
-//! Splits, and the leaf of every scan: a table of splits.
+//! Splits, and the leaf of every scan: a table of what there is to read.
 //!
-//! A scan is a `DataSourceExec` over a `MemorySourceConfig` whose rows are splits (JSON), under a reader node of ours which
+//! A scan is a `DataSourceExec` over a `MemorySourceConfig` whose rows are splits or parts (JSON), under a reader node of ours which
 //! turns each row into the split's real rows. Ballista slices a stage per task only at the leaves it knows, and this is one
 //! of them; a leaf of our own with several partitions would be read whole by every task, silently doubling rows.
 
@@ -12,10 +12,12 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_plan::ExecutionPlan;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::blob::Compression;
+use super::documents::Part;
 use crate::error::{Error, Result};
 
 /// A byte range of one object: the unit of retry, resume and progress.
@@ -58,36 +60,52 @@ pub fn digest_id(parts: &[&str], hex_digits: usize) -> String {
     text
 }
 
-fn split_schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![Field::new("split", DataType::Utf8, false)]))
+/// What a row of the leaf describes; also the name of its only column.
+pub trait LeafRow: Serialize + DeserializeOwned {
+    /// Name of the column.
+    const COLUMN: &str;
 }
 
-/// Deals splits over at most `partitions` partitions in contiguous runs, so that a partition reads neighbours.
-pub fn deal_splits(splits: &[Split], partitions: usize) -> Vec<Vec<Split>> {
-    let per_partition = splits.len().div_ceil(partitions.max(1)).max(1);
-    splits.chunks(per_partition).map(<[Split]>::to_vec).collect()
+impl LeafRow for Split {
+    const COLUMN: &str = "split";
 }
 
-/// The leaf: one partition for each run of splits. Without any it has one empty partition.
+impl LeafRow for Part {
+    const COLUMN: &str = "part";
+}
+
+fn leaf_schema<T: LeafRow>() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new(T::COLUMN, DataType::Utf8, false)]))
+}
+
+/// Deals rows over at most `partitions` partitions in contiguous runs, so that a partition reads neighbours.
+pub fn deal<T: Clone>(rows: &[T], partitions: usize) -> Vec<Vec<T>> {
+    let per_partition = rows.len().div_ceil(partitions.max(1)).max(1);
+    rows.chunks(per_partition).map(<[T]>::to_vec).collect()
+}
+
+/// The leaf: one partition for each run of rows. Without any it has one empty partition.
 ///
 /// # Errors
-/// Internal, when a split does not encode.
-pub fn split_table(partitions: &[Vec<Split>]) -> Result<Arc<dyn ExecutionPlan>> {
+/// Internal, when a row does not encode.
+pub fn leaf_table<T: LeafRow>(partitions: &[Vec<T>]) -> Result<Arc<dyn ExecutionPlan>> {
     let mut data = Vec::new();
     for run in partitions {
         let rows = run.iter().map(serde_json::to_string).collect::<serde_json::Result<Vec<_>>>();
-        let rows = rows.map_err(|e| Error::internal("a split does not encode as JSON").with_source(e))?;
+        let rows = rows.map_err(|e| Error::internal("a row of a leaf does not encode as JSON").with_source(e))?;
         let column = Arc::new(StringArray::from(rows));
-        data.push(vec![RecordBatch::try_new(split_schema(), vec![column]).map_err(|e| Error::internal("split table").with_source(e))?]);
+        data.push(vec![
+            RecordBatch::try_new(leaf_schema::<T>(), vec![column]).map_err(|e| Error::internal("the leaf of a scan").with_source(e))?,
+        ]);
     }
     if data.is_empty() {
         data.push(Vec::new());
     }
-    let source = MemorySourceConfig::try_new(&data, split_schema(), None)?.with_show_sizes(false);
+    let source = MemorySourceConfig::try_new(&data, leaf_schema::<T>(), None)?.with_show_sizes(false);
     Ok(DataSourceExec::from_data_source(source))
 }
 
-/// The splits in `plan`, if it is a leaf made by [`split_table`]: those of each partition.
+/// The splits in `plan`, if it is a leaf of splits: those of each partition.
 ///
 /// # Errors
 /// Decode, when a row is no split of this version.
@@ -95,7 +113,7 @@ pub fn splits_of(plan: &dyn ExecutionPlan) -> Result<Option<Vec<Vec<Split>>>> {
     let Some(leaf) = plan.downcast_ref::<DataSourceExec>() else { return Ok(None) };
     let source: &dyn Any = leaf.data_source().as_ref();
     let Some(memory) = source.downcast_ref::<MemorySourceConfig>() else { return Ok(None) };
-    if leaf.schema() != split_schema() {
+    if leaf.schema() != leaf_schema::<Split>() {
         return Ok(None);
     }
     memory.partitions().iter().map(|batches| parse_splits(batches)).collect::<Result<Vec<_>>>().map(Some)
@@ -104,19 +122,19 @@ pub fn splits_of(plan: &dyn ExecutionPlan) -> Result<Option<Vec<Vec<Split>>>> {
 fn parse_splits(batches: &[RecordBatch]) -> Result<Vec<Split>> {
     let mut splits = Vec::new();
     for batch in batches {
-        splits.extend(splits_in(batch)?);
+        splits.extend(rows_in(batch)?);
     }
     Ok(splits)
 }
 
-/// The splits in one batch of a split table.
+/// The rows in one batch of a leaf.
 ///
 /// # Errors
-/// Decode, when a row is no split of this version.
-pub fn splits_in(batch: &RecordBatch) -> Result<Vec<Split>> {
-    let column = batch.column(0).as_string_opt::<i32>().ok_or_else(|| Error::internal("a split table has one text column"))?;
+/// Decode, when a row is none of this version.
+pub fn rows_in<T: LeafRow>(batch: &RecordBatch) -> Result<Vec<T>> {
+    let column = batch.column(0).as_string_opt::<i32>().ok_or_else(|| Error::internal("the leaf of a scan has one text column"))?;
     let rows = column.iter().flatten().map(serde_json::from_str).collect::<serde_json::Result<Vec<_>>>();
     rows.map_err(|e| {
-        Error::decode("a row of the split table cannot be read; scheduler, executors and client must be of one version").with_source(e)
+        Error::decode("a row of a scan's leaf cannot be read; scheduler, executors and client must be of one version").with_source(e)
     })
 }

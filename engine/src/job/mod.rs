@@ -45,3 +45,6 @@ impl JobRef {
         Ok(Self { state: full_url(state)?, name: name.to_string(), attempt: 1 })
     }
 }
+
+#[cfg(test)]
+mod tests;

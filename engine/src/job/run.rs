@@ -25,7 +25,7 @@ use crate::cluster::client::Fleet;
 use crate::connector::blob::{BlobSpec, BlobTable, list};
 use crate::connector::receipt::{Receipt, SCHEMA_VERSION};
 use crate::connector::sink::SinkTable;
-use crate::connector::split::{Split, deal_splits};
+use crate::connector::split::{Split, deal};
 use crate::connector::write::WriteExec;
 use crate::error::{Error, Result};
 use crate::runtime;
@@ -173,13 +173,28 @@ impl Job {
             if !self.is_prepared {
                 self.manifest.sink.prepare(&self.context.runtime_env()).await?;
             }
+            if is_whole {
+                self.manifest.sink.discard_parts(&self.context.runtime_env(), &self.job).await?;
+            }
             let started = Utc::now();
             written_now = self.write().await?;
             if is_whole {
+                self.check_alone().await?;
                 self.state.put_receipt(&whole_receipt(written_now, self.job.attempt, started)).await?;
             }
         }
         Ok(Outcome { commit: self.commit().await?, written_now })
+    }
+
+    /// Refuses to go on when a later run of the job has begun: it has removed the parts of this one.
+    async fn check_alone(&self) -> Result<()> {
+        if self.state.attempts().await? as u64 > u64::from(self.job.attempt) {
+            return Err(Error::conflict(format!(
+                "another run of job `{}` began while this one wrote; let it end, or run it again",
+                self.job.name
+            )));
+        }
+        Ok(())
     }
 
     /// Writes what is pending; returns the documents that were written or found there.
@@ -191,7 +206,7 @@ impl Job {
             return Ok(receipts.iter().map(|receipt| receipt.documents).sum());
         }
         let partitions = self.context.copied_config().target_partitions();
-        let tasks = self.manifest.by_split.then(|| deal_splits(&self.pending, partitions));
+        let tasks = self.manifest.by_split.then(|| deal(&self.pending, partitions));
         let plan = bind(&self.insert, &self.job, tasks.as_deref())?;
         let counts = match &self.fleet {
             Some(fleet) => fleet.submission(&self.job.name, &plan).await?.run().await?,
@@ -270,7 +285,7 @@ fn find_blob(input: &LogicalPlan) -> Result<Option<BlobSpec>> {
 }
 
 /// The same INSERT with the job in its sink and, where it runs split by split, the splits of each partition in its source.
-pub(super) fn bind(insert: &DmlStatement, job: &JobRef, tasks: Option<&[Vec<Split>]>) -> Result<LogicalPlan> {
+pub(crate) fn bind(insert: &DmlStatement, job: &JobRef, tasks: Option<&[Vec<Split>]>) -> Result<LogicalPlan> {
     let mut insert = insert.clone();
     let provider = source_as_provider(&insert.target)?;
     if let Some(sink) = provider.downcast_ref::<SinkTable>() {
@@ -296,7 +311,7 @@ fn pin_splits(node: LogicalPlan, tasks: &[Vec<Split>]) -> DataFusionResult<Trans
     Ok(Transformed::no(node))
 }
 
-async fn physical_plan(context: &SessionContext, plan: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+pub(super) async fn physical_plan(context: &SessionContext, plan: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
     Ok(context.state().create_physical_plan(&plan).await?)
 }
 

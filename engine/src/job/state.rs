@@ -288,7 +288,7 @@ async fn holds(file: &Location, text: &[u8]) -> Result<bool> {
     Ok(read_file(file).await?.is_some_and(|stored| stored == text))
 }
 
-fn parse<T: DeserializeOwned>(uri: &str, text: &[u8]) -> Result<T> {
+pub(super) fn parse<T: DeserializeOwned>(uri: &str, text: &[u8]) -> Result<T> {
     #[derive(Deserialize)]
     struct Versioned {
         schema_version: u32,

@@ -37,7 +37,8 @@ fn every_function_answers_on_a_fleet_as_in_one_process_for_every_type_of_text_an
             if kind.contains("Utf8") { "VARCHAR" } else { "BYTEA" }
         )
     };
-    let grouped = "SELECT octet_length(CAST(text AS BYTEA)) % 5 AS rest, count(*), sum(crc32(text)), max(octet_length(zlib_compress(text, 9)))
+    let grouped =
+        "SELECT octet_length(CAST(text AS BYTEA)) % 5 AS rest, count(*), sum(crc32(text)), max(octet_length(zlib_compress(text, 9)))
                    FROM texts WHERE octet_length(CAST(text AS BYTEA)) > 2 GROUP BY rest HAVING max(crc32(text)) > 0";
     let queries: Vec<_> = kinds.iter().map(|kind| over(kind)).chain([grouped.to_string()]).collect();
     let rows = expect_same_answers(&fleet, &texts(&scratch), &queries);

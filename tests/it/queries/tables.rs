@@ -51,7 +51,9 @@ fn table(folder: &Path, name: &str, format: &str, compression: Option<Compressio
 fn queries(table: &str) -> Vec<String> {
     vec![
         format!("SELECT * FROM {table} ORDER BY score DESC, id LIMIT 40"),
-        format!("SELECT team, count(*), sum(score) AS sum, min(word) AS min, max(id) AS max FROM {table} WHERE id % 3 = 1 GROUP BY team ORDER BY team"),
+        format!(
+            "SELECT team, count(*), sum(score) AS sum, min(word) AS min, max(id) AS max FROM {table} WHERE id % 3 = 1 GROUP BY team ORDER BY team"
+        ),
         format!("SELECT a.team, count(*), sum(b.score) AS sum FROM {table} a JOIN {table} b ON a.id = b.id + 1 GROUP BY a.team"),
         format!("SELECT count(*), count(DISTINCT id) AS ids, count(DISTINCT word) AS words FROM {table}"),
     ]

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::decompress::Compression;
 pub use self::scan::BlobScanExec;
-use super::split::{Split, deal_splits, split_table};
+use super::split::{Split, deal, leaf_table};
 use crate::error::{Error, Result};
 use crate::options::TableOptions;
 use crate::store::full_url;
@@ -154,10 +154,10 @@ impl TableProvider for BlobTable {
         _limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let leaf = match &self.tasks {
-            Some(pinned) => split_table(pinned)?,
+            Some(pinned) => leaf_table(pinned)?,
             None => {
                 let splits = list::list_splits(session.runtime_env(), &self.spec).await?;
-                split_table(&deal_splits(&splits, session.config().target_partitions()))?
+                leaf_table(&deal(&splits, session.config().target_partitions()))?
             }
         };
         Ok(Arc::new(BlobScanExec::try_new(leaf, self.spec.clone(), projection.cloned())?))

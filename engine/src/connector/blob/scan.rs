@@ -24,7 +24,7 @@ use super::chunk::{ChunkRun, Chunker};
 use super::decompress::decompress;
 use super::read::{BlockShape, BlockStream, read_range};
 use super::{BLOB_SCHEMA, BlobSpec, Boundary, Compression, OnCorrupt};
-use crate::connector::split::{Split, digest_id, splits_in};
+use crate::connector::split::{Split, digest_id, rows_in};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::dead_letter::{DeadLetter, DeadLetterLog};
 use crate::store::{Location, locate};
@@ -192,7 +192,7 @@ impl SplitReader {
     async fn next_split(&mut self) -> Result<Option<Split>> {
         while self.waiting.is_empty() {
             let Some(rows) = self.rows.next().await else { return Ok(None) };
-            self.waiting.extend(splits_in(&rows?)?);
+            self.waiting.extend(rows_in::<Split>(&rows?)?);
         }
         Ok(self.waiting.pop_front())
     }

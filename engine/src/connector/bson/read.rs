@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::BsonSpec;
 use crate::connector::Fields;
+use crate::connector::documents::Part;
 use crate::error::{Error, Result, store_error};
 use crate::runtime;
 use crate::store::Location;
@@ -22,11 +23,32 @@ const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 
 /// All documents of all parts.
 pub(crate) async fn stored(spec: &BsonSpec, env: &Arc<RuntimeEnv>, _fields: Fields) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+    let files = part_files(spec, env).await?;
+    read_files(spec.folder(env)?, files)
+}
+
+/// The part files.
+pub(crate) async fn parts(spec: &BsonSpec, env: &Arc<RuntimeEnv>) -> Result<Vec<Part>> {
+    let files = part_files(spec, env).await?;
+    Ok(files.iter().filter_map(|path| path.filename()).map(|name| Part::File(name.to_string())).collect())
+}
+
+/// The documents of one part file.
+pub(crate) fn read(spec: &BsonSpec, env: &Arc<RuntimeEnv>, part: &Part) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+    let Part::File(name) = part else { return Err(Error::internal("a dump has files only")) };
+    let file = spec.folder(env)?.join(name);
+    let path = file.path.clone();
+    read_files(file, vec![path])
+}
+
+async fn part_files(spec: &BsonSpec, env: &Arc<RuntimeEnv>) -> Result<Vec<Path>> {
     let folder = spec.folder(env)?;
     let listed = folder.store.list(Some(&folder.path)).try_collect::<Vec<_>>().await;
     let listed = listed.map_err(|e| store_error("listing", &folder.uri, &e))?;
-    let parts = listed.into_iter().filter(|meta| meta.location.filename().is_some_and(|name| spec.is_part(name)));
-    read_files(folder.clone(), parts.map(|meta| meta.location).collect())
+    let is_part = |path: &Path| path.filename().is_some_and(|name| spec.is_part(name));
+    let mut files: Vec<Path> = listed.into_iter().map(|meta| meta.location).filter(is_part).collect();
+    files.sort();
+    Ok(files)
 }
 
 /// The documents of one part.

@@ -1,0 +1,85 @@
+//! Each plan gives the rows of its twin in `sql/`.
+#![expect(clippy::unwrap_used, reason = "this is a test")]
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use baler::statement::{parse, plan, substitute};
+use baler::{Baler, Result};
+use baler_plans::{compress_objects, compression_statistics};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::util::pretty::pretty_format_batches;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SessionContext;
+
+/// Runs a file of `sql/` up to its last statement; returns the plan of that.
+async fn last_plan(context: &SessionContext, file: &str, variables: &[(&str, String)]) -> Result<LogicalPlan> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../sql").join(file)).unwrap();
+    let variables: HashMap<String, String> = variables.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+    let mut statements = parse(&substitute(&text, &variables)?)?;
+    let last = statements.pop().unwrap();
+    for statement in statements {
+        let plan = plan(context, statement).await?;
+        context.execute_logical_plan(plan).await?.collect().await?;
+    }
+    plan(context, last).await
+}
+
+async fn rows(context: &SessionContext, plan: LogicalPlan) -> Result<RecordBatch> {
+    let frame = context.execute_logical_plan(plan).await?;
+    let schema = frame.schema().as_arrow().clone();
+    Ok(concat_batches(&schema.into(), &frame.collect().await?).unwrap())
+}
+
+/// Rows of both, sorted by their first column.
+async fn expect_equal(context: &SessionContext, sql: LogicalPlan, twin: LogicalPlan) -> Result<usize> {
+    let sorted = |batch: RecordBatch| {
+        let mut lines: Vec<String> = pretty_format_batches(&[batch]).unwrap().to_string().lines().map(String::from).collect();
+        lines.sort();
+        lines
+    };
+    let (sql, twin) = (rows(context, sql).await?, rows(context, twin).await?);
+    let names = |batch: &RecordBatch| {
+        batch.schema().fields().iter().map(|field| (field.name().clone(), field.data_type().clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&sql), names(&twin));
+    let count = sql.num_rows();
+    assert_eq!(sorted(sql), sorted(twin));
+    Ok(count)
+}
+
+#[tokio::test]
+async fn plans_give_the_rows_of_their_sql() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::create_dir(place("in")).unwrap();
+    for number in 0..3 {
+        let text: String = (0..20_000 * number).map(|line| format!("{{\"n\":{line},\"object\":{number}}}\n")).collect();
+        std::fs::write(place(&format!("in/{number}.json")), text).unwrap();
+    }
+    let context = Baler::local()?;
+    let insert = last_plan(&context, "compress.sql", &[("INPUT", place("in/")), ("OUTPUT", place("dump"))]).await?;
+    let LogicalPlan::Dml(dml) = &insert else { panic_on("compress.sql ends with an INSERT") };
+    let twin = compress_objects(&context, "objects").await?.into_unoptimized_plan();
+    assert!(expect_equal(&context, dml.input.as_ref().clone(), twin).await? >= 2);
+
+    context.execute_logical_plan(insert).await?.collect().await?;
+    let stored = format!("CREATE EXTERNAL TABLE stored STORED AS BSON LOCATION '{}'", place("dump"));
+    for statement in parse(&stored)? {
+        let plan = plan(&context, statement).await?;
+        context.execute_logical_plan(plan).await?;
+    }
+    let query = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../sql/stats.sql")).unwrap();
+    let (_, select) = query.split_once(";\n").unwrap();
+    let select = parse(&select.replace("FROM documents", "FROM stored"))?.remove(0);
+    let sql = plan(&context, select).await?;
+    let twin = compression_statistics(&context, "stored").await?.into_unoptimized_plan();
+    assert_eq!(expect_equal(&context, sql, twin).await?, 1);
+    Ok(())
+}
+
+#[expect(clippy::panic, reason = "this is a test")]
+fn panic_on(expected: &str) -> ! {
+    panic!("not so: {expected}")
+}

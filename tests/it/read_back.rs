@@ -1,0 +1,115 @@
+//! Stored documents read by SQL: from dumps and collections, in one process and on a fleet.
+
+use baler_tests::baler::Baler;
+use baler_tests::corpus::lines;
+use baler_tests::fleet::Fleet;
+use baler_tests::job::Job;
+use baler_tests::mongo::Mongo;
+use bson::{Document, doc};
+use serde_json::Value;
+
+/// Runs SQL and returns its rows.
+fn ask(sql: &str, more: &[&str]) -> Vec<Value> {
+    let shown = Baler::new(["sql", "--format", "json", "-c", sql].iter().chain(more)).run().expect_code(0).stdout;
+    shown.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn table(url: &str) -> String {
+    format!("CREATE EXTERNAL TABLE d STORED AS MONGODB LOCATION '{url}'; ")
+}
+
+#[test]
+fn statistics_of_a_collection_are_those_of_its_documents() {
+    let fleet = Fleet::start(2, &[]);
+    let mut job = Job::new().into_collection(Mongo::shared().collection());
+    job.source_options = vec![("blob.chunk_size", "16KiB")];
+    job.add_file("a.jsonl", &lines(90, 3 << 20, "\n"));
+    job.add_file("b.jsonl", &lines(91, 1 << 20, "\n"));
+    job.run();
+    let documents = job.sink.read().documents;
+    let number = |document: &Document, name: &str| {
+        document.get_i64(name).map_or_else(|_| f64::from(document.get_i32(name).unwrap()), |number| number as f64)
+    };
+    let sum = |name: &str| documents.iter().map(|document| number(document, name)).sum::<f64>();
+    let average = documents.iter().map(|document| document.get_f64("compression_ratio").unwrap()).sum::<f64>() / documents.len() as f64;
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/stats.sql");
+    let url = match &job.sink {
+        baler_tests::job::Sink::Mongo(collection) => collection.url.clone(),
+        _ => panic!("the documents are in a collection"),
+    };
+    for more in [vec![], vec!["--scheduler".to_string(), fleet.url()]] {
+        let call = ["sql", "--format", "json", "--file", file].into_iter().map(String::from).chain(more);
+        let shown = Baler::new(call).envs(&[("INPUT".to_string(), url.clone())]).run().expect_code(0).stdout;
+        let row: Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(row["documents"].as_u64(), Some(documents.len() as u64));
+        for name in ["records", "original_size", "compressed_size"] {
+            assert_eq!(row[name].as_f64(), Some(sum(name)), "{name}");
+        }
+        assert!((row["average_ratio"].as_f64().unwrap() - average).abs() < 1e-9);
+        assert!((row["overall_ratio"].as_f64().unwrap() - sum("original_size") / sum("compressed_size")).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn a_large_collection_is_read_in_parts_which_are_all_of_it_whatever_its_ids() {
+    const TEXTS: usize = 6_000;
+    let collection = Mongo::shared().collection();
+    let texts = (0..TEXTS).map(|n| doc! { "_id": format!("{:08x}", (n as u32).wrapping_mul(0x9e37_79b9)), "n": n as i64, "kind": "text" });
+    let others = (0..50).map(|n| doc! { "_id": n, "n": -1_i64, "kind": "other" });
+    let documents: Vec<Document> = texts.chain(others).collect();
+    collection.insert_all(&documents);
+    let fleet = Fleet::start(2, &[]);
+    for more in [vec![], vec!["--scheduler".to_string(), fleet.url()]] {
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        let sql =
+            table(&collection.url) + "SELECT kind, count(*) AS c, count(DISTINCT n) AS d, sum(n) AS s FROM d GROUP BY kind ORDER BY kind";
+        let rows = ask(&sql.replace("TABLE d STORED", "TABLE d (kind VARCHAR, n BIGINT) STORED"), &more);
+        let sum = (TEXTS * (TEXTS - 1) / 2) as i64;
+        assert_eq!(
+            rows,
+            [
+                serde_json::json!({"kind": "other", "c": 50, "d": 1, "s": -50}),
+                serde_json::json!({"kind": "text", "c": TEXTS, "d": TEXTS, "s": sum}),
+            ]
+        );
+        let plan =
+            ask(&(table(&collection.url).replace("TABLE d STORED", "TABLE d (kind VARCHAR) STORED") + "EXPLAIN SELECT kind FROM d"), &more);
+        let plan = plan.iter().map(ToString::to_string).collect::<String>();
+        assert!(plan.contains("DocumentScanExec") && !plan.contains("DataSourceExec: partitions=1,"), "one part only: {plan}");
+        assert_eq!(
+            ask(
+                &(sql.split_once(';').unwrap().0.replace("TABLE d STORED", "TABLE d (n BIGINT) STORED") + "; SELECT n FROM d LIMIT 3"),
+                &more
+            )
+            .len(),
+            3
+        );
+    }
+}
+
+#[test]
+fn a_table_without_columns_takes_those_of_a_sample_and_an_empty_one_says_so() {
+    let collection = Mongo::shared().collection();
+    let missing = Baler::new(["sql", "-c", &(table(&collection.url) + "SELECT * FROM d")]).run();
+    missing.expect_one_line(2, &["nothing is stored", "declare"]);
+    collection.insert(doc! { "_id": "a", "n": 1, "inner": { "x": 2.5 }, "list": ["p", "q"] });
+    collection.insert(doc! { "_id": "b", "n": 3_000_000_000_i64 });
+    let rows = ask(&(table(&collection.url) + "SELECT _id, n, d.inner['x'] AS x, list[1] AS first FROM d ORDER BY _id"), &[]);
+    assert_eq!(rows[0], serde_json::json!({"_id": "a", "n": 1, "x": 2.5, "first": "p"}));
+    assert_eq!((rows[1]["n"].as_i64(), rows.len()), (Some(3_000_000_000), 2));
+}
+
+#[test]
+fn a_dump_is_read_by_the_same_sql() {
+    let job = Job::new();
+    let bytes = lines(92, 3 << 20, "\n");
+    let records = bytes.iter().filter(|byte| **byte == b'\n').count();
+    job.add_file("a.jsonl", &bytes);
+    job.run();
+    let sql = format!(
+        "CREATE EXTERNAL TABLE d STORED AS BSON LOCATION '{}';
+         SELECT sum(records) AS records, sum(octet_length(zlib_decompress(data))) AS bytes FROM d",
+        job.scratch.join("dump").display()
+    );
+    assert_eq!(ask(&sql, &[]), [serde_json::json!({"records": records, "bytes": bytes.len()})]);
+}
