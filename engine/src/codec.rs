@@ -279,3 +279,6 @@ impl PhysicalExtensionCodec for PhysicalCodec {
         self.ballista.try_encode_udwf(function, buffer)
     }
 }
+
+#[cfg(test)]
+mod tests;

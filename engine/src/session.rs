@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use ballista_core::config::BallistaConfig;
 use ballista_core::extension::SessionConfigExt;
 use ballista_core::optimizer::ballista_default_optimizer_rules;
 use ballista_core::planner::BallistaQueryPlanner;
@@ -64,7 +65,8 @@ impl SessionParts {
     /// Options of a session which differ from DataFusion's and Ballista's defaults.
     pub fn config(&self, place: &Place) -> SessionConfig {
         if *place == Place::OneProcess {
-            return SessionConfig::new()
+            // The fleet's options can be set and shown here too, so that one file of statements runs in both modes.
+            return cluster::defaults::session(SessionConfig::new().with_option_extension(BallistaConfig::default()))
                 .with_information_schema(true)
                 // One more than cores: while one partition hands its documents on, the others keep the compression pool full.
                 .with_target_partitions(cpu_threads() + 1)

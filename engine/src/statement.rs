@@ -8,8 +8,8 @@ use datafusion::common::TableReference;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::{DdlStatement, DmlStatement, LogicalPlan, WriteOp};
-use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::logical_expr::{DdlStatement, DmlStatement, LogicalPlan, PlanType, ToStringifiedPlan, WriteOp};
+use datafusion::sql::parser::{DFParser, ExplainStatement, Statement};
 use datafusion::sql::sqlparser::ast::{Statement as SqlStatement, TableObject};
 
 use crate::connector::documents::sample_schema;
@@ -50,12 +50,20 @@ pub fn parse(text: &str) -> Result<Vec<Statement>> {
     Ok(DFParser::parse_sql(text)?.into_iter().collect())
 }
 
-/// Plans one statement. An INSERT into a sink without declared columns takes those of its query; a query of one takes those
-/// which a sample of the stored documents has.
+/// Plans one statement, or an EXPLAIN of it. An INSERT into a sink without declared columns takes those of its query; a query of
+/// one takes those which a sample of the stored documents has.
 ///
 /// # Errors
 /// Config, as the planner's; what the store answers, where a sample is needed.
 pub async fn plan(context: &SessionContext, statement: Statement) -> Result<LogicalPlan> {
+    let (explain, statement) = match statement {
+        Statement::Explain(ExplainStatement { options, statement }) => (Some(options), *statement),
+        statement => (None, statement),
+    };
+    let explained = |statement| match &explain {
+        Some(options) => Statement::Explain(ExplainStatement { options: options.clone(), statement: Box::new(statement) }),
+        None => statement,
+    };
     let insert = insert_parts(&statement);
     sample_tables(context, insert.as_ref().map_or(&statement, |(_, query)| query)).await?;
     let state = context.state();
@@ -64,12 +72,27 @@ pub async fn plan(context: &SessionContext, statement: Statement) -> Result<Logi
         if let Some(sink) = provider.downcast_ref::<SinkTable>()
             && sink.schema.fields().is_empty()
         {
-            let input = state.statement_to_plan(query).await?;
-            let target = provider_as_source(Arc::new(sink.bind(input.schema().as_arrow(), None)));
-            return Ok(LogicalPlan::Dml(DmlStatement::new(table, target, WriteOp::Insert(InsertOp::Append), Arc::new(input))));
+            let insert = |query: &Arc<LogicalPlan>| {
+                let target = provider_as_source(Arc::new(sink.bind(query.schema().as_arrow(), None)));
+                LogicalPlan::Dml(DmlStatement::new(table.clone(), target, WriteOp::Insert(InsertOp::Append), Arc::clone(query)))
+            };
+            // The EXPLAIN of the query is planned, and then the INSERT put between the two.
+            return Ok(match state.statement_to_plan(explained(query)).await? {
+                LogicalPlan::Explain(mut explain) => {
+                    let insert = insert(&explain.plan);
+                    explain.stringified_plans = vec![insert.to_stringified(PlanType::InitialLogicalPlan)];
+                    explain.plan = Arc::new(insert);
+                    LogicalPlan::Explain(explain)
+                }
+                LogicalPlan::Analyze(mut analyze) => {
+                    analyze.input = Arc::new(insert(&analyze.input));
+                    LogicalPlan::Analyze(analyze)
+                }
+                query => insert(&Arc::new(query)),
+            });
         }
     }
-    Ok(state.statement_to_plan(statement).await?)
+    Ok(state.statement_to_plan(explained(statement)).await?)
 }
 
 /// Runs statements which define tables, views and schemas.

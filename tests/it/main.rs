@@ -12,6 +12,8 @@
 //! | `disk` | full disks and missing rights |
 //! | `commands` | `demo`, `generate`, `sql`, and the command lines of the README |
 //! | `fleet` | jobs on a fleet, whatever is killed |
+//! | `queries` | SQL on a fleet: the answers of one process; plans, options, functions; INSERT of joins and aggregates |
+//! | `defaults` | each default of the cluster which differs from Ballista's: what would go wrong without it |
 //! | `read_back` | stored documents read by SQL |
 //! | `flight_sql` | SQL from other programs: a Python and a Java client on a fleet |
 //! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
@@ -22,10 +24,12 @@ mod change;
 mod commands;
 mod connection;
 mod damage;
+mod defaults;
 mod disk;
 mod fleet;
 mod flight_sql;
 mod kill;
+mod queries;
 mod read_back;
 mod refusal;
 mod round_trip;

@@ -170,21 +170,24 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory takes all")
 }
 
-fn zstd_frame(bytes: &[u8]) -> Vec<u8> {
+/// One zstd frame.
+pub fn zstd_frame(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = zstd::Encoder::new(Vec::new(), 3).expect("zstd works");
     encoder.include_checksum(true).expect("zstd can add a checksum");
     encoder.write_all(bytes).expect("memory takes all");
     encoder.finish().expect("memory takes all")
 }
 
-fn bzip2_stream(bytes: &[u8]) -> Vec<u8> {
+/// One bzip2 stream.
+pub fn bzip2_stream(bytes: &[u8]) -> Vec<u8> {
     // Blocks of 100 kB, so that a file holds several.
     let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::new(1));
     encoder.write_all(bytes).expect("memory takes all");
     encoder.finish().expect("memory takes all")
 }
 
-fn xz(bytes: &[u8]) -> Vec<u8> {
+/// One xz stream.
+pub fn xz(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 3);
     encoder.write_all(bytes).expect("memory takes all");
     encoder.finish().expect("memory takes all")

@@ -11,6 +11,7 @@ use ballista_executor::health::spawn_health_server;
 
 use super::ballista_error;
 use super::client::{Handshake, scheduler_version};
+use super::engine::TaskEngine;
 use crate::codec::{LogicalCodec, PhysicalCodec};
 use crate::error::{Error, Result};
 use crate::runtime::{self, cpu_threads, stop_signal};
@@ -49,6 +50,7 @@ pub async fn serve(mut config: ExecutorProcessConfig, parts: SessionParts, optio
     config.override_function_registry = Some(Arc::new(functions));
     config.override_config_producer = Some(Arc::new(move || parts.config(&Place::Server)));
     config.override_runtime_producer = Some(Arc::new(move |_| runtime_env(Some(&scratch))));
+    config.override_execution_engine = Some(Arc::new(TaskEngine::new(Duration::from_secs(config.client_ttl))));
     config.override_logical_codec = Some(Arc::new(LogicalCodec::default()));
     config.override_physical_codec = Some(Arc::new(PhysicalCodec::default()));
 

@@ -7,6 +7,7 @@
 //! | [`executor`] | `baler executor`: Ballista's executor with drain, restart and health |
 //! | [`client`] | a fleet as a driver sees it: sessions, slots, submissions, jobs |
 //! | [`flight_sql`] | SQL for everybody who has an ADBC or JDBC driver |
+//! | `engine` | how an executor makes a task ready |
 //! | [`compressed`] | compressed CSV and JSON tables, which Ballista's plans lose |
 //!
 //! Distribution is Ballista's: stages, tasks, shuffles and retries are never ours.
@@ -14,6 +15,7 @@
 pub mod client;
 pub mod compressed;
 pub mod defaults;
+mod engine;
 pub mod executor;
 pub mod flight_sql;
 pub mod scheduler;

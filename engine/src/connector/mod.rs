@@ -8,6 +8,7 @@
 //! | [`batch`] | documents → batches under the limits of a sink |
 //! | [`mod@write`] | the plan node which writes, split by split |
 //! | [`documents`] | stored documents as a table: what SELECT reads of a sink |
+//! | [`part`] | names of what a join, an aggregate or a sort writes |
 //! | [`receipt`] | what a finished split wrote |
 //! | [`mongodb`], [`bson`] | the two sinks |
 //!
@@ -19,6 +20,7 @@ pub mod bson;
 pub mod document;
 pub mod documents;
 pub mod mongodb;
+pub mod part;
 pub mod receipt;
 pub mod sink;
 pub mod split;
@@ -36,6 +38,7 @@ use serde::{Deserialize, Serialize};
 use self::batch::BatchLimits;
 use self::documents::Part;
 use crate::error::Result;
+use crate::job::JobRef;
 use crate::runtime;
 
 /// Description of a sink; holds no client and no secret, so it may travel in a plan.
@@ -96,6 +99,21 @@ impl SinkSpec {
         })?
         .join()
         .await?
+    }
+
+    /// Removes what earlier attempts at a job left behind that does not run split by split: they may have had other partitions, whose
+    /// parts would not be replaced. A collection needs nothing: ids replace or repeat each other.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub async fn discard_parts(&self, env: &Arc<RuntimeEnv>, job: &JobRef) -> Result<()> {
+        match self {
+            Self::Mongodb(_) => Ok(()),
+            Self::Bson(spec) => {
+                let (spec, env, stem) = (spec.clone(), Arc::clone(env), part::part_stem(job));
+                runtime::spawn_io(async move { bson::discard(&spec, &env, &stem).await })?.join().await?
+            }
+        }
     }
 
     /// A writer for one part of the load. Parts of one name replace or repeat each other; parts of different names do not touch.

@@ -27,6 +27,7 @@ use futures::stream::FuturesUnordered;
 use super::batch::BatchBuilder;
 use super::blob::BlobScanExec;
 use super::document::DocumentEncoder;
+use super::part::{TaskPartitions, part_name};
 use super::receipt::{DocumentDigest, DocumentFacts, Receipt, SCHEMA_VERSION};
 use super::split::{Split, leaf_table, splits_of};
 use super::{Refused, SinkSpec};
@@ -45,6 +46,8 @@ pub struct WriteExec {
     job: Option<JobRef>,
     /// Splits not begun yet, shared by the partitions; filled when the node is made.
     queue: Option<Arc<Mutex<VecDeque<Split>>>>,
+    /// The task of the fleet which runs it.
+    task: Option<TaskPartitions>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -67,7 +70,16 @@ impl WriteExec {
         let schema = Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]));
         let partitions = Partitioning::UnknownPartitioning(input.output_partitioning().partition_count());
         let properties = PlanProperties::new(EquivalenceProperties::new(schema), partitions, EmissionType::Final, Boundedness::Bounded);
-        Ok(Self { input, spec, job, queue, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+        Ok(Self { input, spec, job, queue, task: None, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+    }
+
+    /// The same writer as a part of `task`.
+    ///
+    /// # Errors
+    /// As [`Self::try_new`].
+    pub fn in_task(&self, task: TaskPartitions) -> Result<Self> {
+        let writer = Self::try_new(Arc::clone(&self.input), self.spec.clone(), self.job.clone())?;
+        Ok(Self { task: Some(task), ..writer })
     }
 
     /// Where it writes.
@@ -131,7 +143,8 @@ impl ExecutionPlan for WriteExec {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let [input] = children.as_slice() else { return Err(Error::internal("WriteExec has one input").into()) };
-        Ok(Arc::new(Self::try_new(Arc::clone(input), self.spec.clone(), self.job.clone())?))
+        let writer = Self::try_new(Arc::clone(input), self.spec.clone(), self.job.clone())?;
+        Ok(Arc::new(Self { task: self.task.clone(), ..writer }))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -149,7 +162,7 @@ impl ExecutionPlan for WriteExec {
             splits: MetricBuilder::new(&self.metrics).counter("splits", partition),
             context,
         };
-        let (queue, schema) = (self.queue.clone(), self.schema());
+        let (queue, task, schema) = (self.queue.clone(), self.task.clone(), self.schema());
         let written = async move {
             if part.job.is_none() {
                 // A job's driver has prepared the target before it stored the manifest.
@@ -157,7 +170,7 @@ impl ExecutionPlan for WriteExec {
             }
             let count = match queue {
                 Some(queue) => part.write_splits(&queue).await?,
-                None => part.write_partition(partition).await?,
+                None => part.write_partition(partition, &part_name(part.job.as_ref(), task.as_ref(), partition)).await?,
             };
             Ok(RecordBatch::try_new(schema, vec![Arc::new(UInt64Array::from(vec![count]))])?)
         };
@@ -305,11 +318,9 @@ impl PartWriter {
     }
 
     /// Writes a partition of a plan which has no splits.
-    async fn write_partition(&self, partition: usize) -> Result<u64> {
+    async fn write_partition(&self, partition: usize, part: &str) -> Result<u64> {
         let rows = self.plan.execute(partition, Arc::clone(&self.context))?;
-        // A partition's index is local to its task, so it cannot name the part: a random name can.
-        let part = format!("part-{:016x}", rand::random::<u64>());
-        let totals = self.write_rows(rows, &part).await?;
+        let totals = self.write_rows(rows, part).await?;
         match totals.refused.first() {
             Some(refused) => Err(Error::permanent(format!("document {}: {}", refused.id, refused.reason))),
             None => Ok(totals.documents),

@@ -173,13 +173,28 @@ impl Job {
             if !self.is_prepared {
                 self.manifest.sink.prepare(&self.context.runtime_env()).await?;
             }
+            if is_whole {
+                self.manifest.sink.discard_parts(&self.context.runtime_env(), &self.job).await?;
+            }
             let started = Utc::now();
             written_now = self.write().await?;
             if is_whole {
+                self.check_alone().await?;
                 self.state.put_receipt(&whole_receipt(written_now, self.job.attempt, started)).await?;
             }
         }
         Ok(Outcome { commit: self.commit().await?, written_now })
+    }
+
+    /// Refuses to go on when a later run of the job has begun: it has removed the parts of this one.
+    async fn check_alone(&self) -> Result<()> {
+        if self.state.attempts().await? as u64 > u64::from(self.job.attempt) {
+            return Err(Error::conflict(format!(
+                "another run of job `{}` began while this one wrote; let it end, or run it again",
+                self.job.name
+            )));
+        }
+        Ok(())
     }
 
     /// Writes what is pending; returns the documents that were written or found there.
@@ -270,7 +285,7 @@ fn find_blob(input: &LogicalPlan) -> Result<Option<BlobSpec>> {
 }
 
 /// The same INSERT with the job in its sink and, where it runs split by split, the splits of each partition in its source.
-pub(super) fn bind(insert: &DmlStatement, job: &JobRef, tasks: Option<&[Vec<Split>]>) -> Result<LogicalPlan> {
+pub(crate) fn bind(insert: &DmlStatement, job: &JobRef, tasks: Option<&[Vec<Split>]>) -> Result<LogicalPlan> {
     let mut insert = insert.clone();
     let provider = source_as_provider(&insert.target)?;
     if let Some(sink) = provider.downcast_ref::<SinkTable>() {

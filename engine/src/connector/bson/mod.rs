@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A dump is just documents one after the other, so parts may be joined in any order:
-//! `cat <collection>.*.bson | mongorestore --db=… --collection=… -`. A part is named after its split: writing a split again
-//! replaces its part by an equal one, atomically.
+//! `cat <collection>.*.bson | mongorestore --db=… --collection=… -`. A part is named after its split, or after its job and
+//! partition where a statement has no splits: writing it again replaces it by an equal one, atomically.
 
 pub mod read;
 pub mod write;
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::TryStreamExt;
 use object_store::{ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +77,22 @@ impl BsonSpec {
     fn is_part(&self, name: &str) -> bool {
         name.strip_prefix(&self.collection).is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".bson"))
     }
+}
+
+/// Removes the parts whose names begin with `stem`.
+pub(super) async fn discard(spec: &BsonSpec, env: &Arc<RuntimeEnv>, stem: &str) -> Result<()> {
+    let folder = spec.folder(env)?;
+    let start = format!("{}.{stem}", spec.collection);
+    let listed = folder.store.list(Some(&folder.path)).try_collect::<Vec<_>>().await;
+    let listed = listed.map_err(|e| store_error("listing", &folder.uri, &e))?;
+    let parts = listed.into_iter().filter(|meta| meta.location.filename().is_some_and(|name| name.starts_with(&start)));
+    for part in parts {
+        match folder.store.delete(&part.location).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(store_error("deleting", part.location.as_ref(), &error)),
+        }
+    }
+    Ok(())
 }
 
 /// Writes the metadata file, which also proves that the folder can be written.

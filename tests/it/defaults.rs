@@ -1,0 +1,1 @@
+//! Each default of the cluster.

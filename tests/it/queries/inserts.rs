@@ -1,0 +1,1 @@
+//! INSERT of joins, aggregates and sorts.
