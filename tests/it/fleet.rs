@@ -247,6 +247,27 @@ fn a_driver_which_is_told_to_stop_stops_the_fleets_work_and_resumes() {
 }
 
 #[test]
+fn the_tasks_of_a_cancelled_job_write_nothing_more() {
+    let held = Held::new(2);
+    let run = held.start(6);
+    let splits = 3 * 9;
+    Baler::new(["jobs", "cancel", "load", "--scheduler", &held.fleet.url()]).run().expect_code(0);
+    run.wait().expect_code(1);
+    wait_until("the job's waves are cancelled", || held.fleet.jobs().iter().all(|(_, status)| status == "Failed"));
+    held.release();
+    // A task that went on would write: its connections are new, and nothing holds them. Another query needs its slots.
+    for _ in 0..4 {
+        Baler::new(["sql", "-c", "SELECT 1", "--scheduler", &held.fleet.url()]).run().expect_code(0);
+    }
+    let (writes, receipts) = (held.proxy.writes(), held.job.receipts());
+    for _ in 0..4 {
+        Baler::new(["sql", "-c", "SELECT 1", "--scheduler", &held.fleet.url()]).run().expect_code(0);
+    }
+    assert_eq!((held.proxy.writes(), held.job.receipts()), (writes, receipts), "tasks of the cancelled job still write");
+    assert!(receipts < splits, "they had all been written");
+}
+
+#[test]
 fn jobs_are_listed_shown_and_cancelled_by_name() {
     let held = Held::new(2);
     let run = held.start(12);
@@ -321,7 +342,7 @@ fn raw_answer(port: u16, call: &str) -> String {
 fn a_scheduler_of_another_version_is_refused_by_client_and_executor() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = other.local_addr().unwrap().port();
-    std::thread::spawn(move || {
+    let serve = move || {
         for mut stream in other.incoming().flatten() {
             let mut asked = [0; 1024];
             assert!(stream.read(&mut asked).is_ok_and(|length| length > 0));
@@ -330,7 +351,8 @@ fn a_scheduler_of_another_version_is_refused_by_client_and_executor() {
                 format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
             stream.write_all(format!("{head}{body}").as_bytes()).ok();
         }
-    });
+    };
+    std::thread::Builder::new().spawn(serve).unwrap();
     assert!(request(port, "GET /api/baler HTTP/1.1\r\n\r\n").is_some_and(|(status, _)| status == 200));
     let url = format!("df://127.0.0.1:{port}");
     Baler::new(["sql", "-c", "SELECT 1", "--scheduler", &url]).run().expect_one_line(2, &["9.9.9", "one version"]);

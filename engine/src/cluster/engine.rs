@@ -1,5 +1,5 @@
-//! How an executor makes a task ready to run: Ballista's way, and each writer in it learns which partitions of the whole plan it
-//! writes. Without that a task which is run again could not replace what its first attempt left in a dump.
+//! How an executor makes a task ready to run: Ballista's way, with a plan that stops when the task is cancelled ([`super::stop`]), and
+//! each writer in it learns which partitions of the whole plan it writes. Without that a task which is run again could not replace what its first attempt left in a dump.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,6 +19,7 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
+use super::stop::{StoppableStage, make_stoppable};
 use crate::connector::part::TaskPartitions;
 use crate::connector::write::WriteExec;
 
@@ -57,7 +58,9 @@ impl ExecutionEngine for TaskEngine {
                 None => Transformed::no(node),
             })
         })?;
-        self.ballista.create_query_stage_exec(job_id, stage_id, task_id, partitions, plan.data, work_dir, config)
+        let (plan, alive) = make_stoppable(plan.data)?;
+        let stage = self.ballista.create_query_stage_exec(job_id, stage_id, task_id, partitions, plan, work_dir, config)?;
+        Ok(Arc::new(StoppableStage::new(stage, alive)))
     }
 }
 

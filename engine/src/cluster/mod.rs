@@ -8,6 +8,7 @@
 //! | [`client`] | a fleet as a driver sees it: sessions, slots, submissions, jobs |
 //! | [`flight_sql`] | SQL for everybody who has an ADBC or JDBC driver |
 //! | `engine` | how an executor makes a task ready |
+//! | `stop` | a task that is cancelled ends |
 //! | [`compressed`] | compressed CSV and JSON tables, which Ballista's plans lose |
 //!
 //! Distribution is Ballista's: stages, tasks, shuffles and retries are never ours.
@@ -19,6 +20,7 @@ mod engine;
 pub mod executor;
 pub mod flight_sql;
 pub mod scheduler;
+mod stop;
 
 use ballista_core::error::BallistaError;
 use serde::{Deserialize, Serialize};

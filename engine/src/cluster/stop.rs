@@ -1,0 +1,141 @@
+//! A task that is cancelled ends.
+//!
+//! Ballista drops a cancelled task's future, but its shuffle writer drives the plan from a spawned task of its own, which goes
+//! on to the end of its input (Ballista 55): it would read, compress and write for minutes on a slot that is given away already.
+//! So each stage's plan gets a [`StoppableExec`] under the shuffle writer, whose streams end in an error as soon as
+//! the [`StoppableStage`] that runs it is dropped; all below it is dropped with them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ballista_core::serde::protobuf::{RuntimeStatsReport, ShuffleWritePartition, TaskColumnStats, WindowStateReport};
+use ballista_executor::execution_engine::QueryStageExecutor;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
+use datafusion::physical_plan::metrics::MetricsSet;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use futures::StreamExt;
+use tokio::sync::watch;
+
+use crate::error::Error;
+
+/// Puts a [`StoppableExec`] under the shuffle writer `stage`; the plan runs for as long as the sender lives.
+///
+/// # Errors
+/// DataFusion's, from rebuilding the plan.
+pub(super) fn make_stoppable(stage: Arc<dyn ExecutionPlan>) -> DataFusionResult<(Arc<dyn ExecutionPlan>, watch::Sender<()>)> {
+    let (alive, stopped) = watch::channel(());
+    let children = stage.children().into_iter().cloned();
+    let children = children.map(|input| Arc::new(StoppableExec { input, stopped: stopped.clone() }) as Arc<dyn ExecutionPlan>).collect();
+    let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+    Ok((stage.replace_children(children, options)?, alive))
+}
+
+/// Passes rows on until its stage is dropped.
+#[derive(Debug)]
+struct StoppableExec {
+    input: Arc<dyn ExecutionPlan>,
+    stopped: watch::Receiver<()>,
+}
+
+impl DisplayAs for StoppableExec {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoppableExec")
+    }
+}
+
+impl ExecutionPlan for StoppableExec {
+    fn name(&self) -> &str {
+        "StoppableExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.input.properties()
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn apply_expressions(
+        &self,
+        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DataFusionResult<TreeNodeRecursion>,
+    ) -> DataFusionResult<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let [input] = children.as_slice() else { return Err(Error::internal("StoppableExec has one input").into()) };
+        Ok(Arc::new(Self { input: Arc::clone(input), stopped: self.stopped.clone() }))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
+        let open = (self.input.execute(partition, context)?, self.stopped.clone());
+        let rows = futures::stream::try_unfold(open, |(mut rows, mut stopped)| async move {
+            let next = tokio::select! {
+                biased;
+                // Nothing is ever sent: this ends when the sender is dropped.
+                _ = stopped.changed() => return Err(Error::permanent("the task was cancelled").into()),
+                next = rows.next() => next.transpose()?,
+            };
+            Ok::<_, DataFusionError>(next.map(|batch| (batch, (rows, stopped))))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
+    }
+}
+
+/// A stage whose plan stops when it is dropped, which Ballista does when its task has ended or was cancelled.
+#[derive(Debug)]
+pub(super) struct StoppableStage {
+    stage: Arc<dyn QueryStageExecutor>,
+    _alive: watch::Sender<()>,
+}
+
+impl StoppableStage {
+    /// Runs `stage`, whose plan [`make_stoppable`] has made to stop with `alive`.
+    pub(super) fn new(stage: Arc<dyn QueryStageExecutor>, alive: watch::Sender<()>) -> Self {
+        Self { stage, _alive: alive }
+    }
+}
+
+impl fmt::Display for StoppableStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stage.fmt(f)
+    }
+}
+
+#[async_trait]
+impl QueryStageExecutor for StoppableStage {
+    async fn execute_query_stage(&self, task_id: usize, context: Arc<TaskContext>) -> DataFusionResult<Vec<ShuffleWritePartition>> {
+        self.stage.execute_query_stage(task_id, context).await
+    }
+
+    fn collect_plan_metrics(&self) -> Vec<MetricsSet> {
+        self.stage.collect_plan_metrics()
+    }
+
+    fn collect_runtime_stats_reports(&self) -> Vec<RuntimeStatsReport> {
+        self.stage.collect_runtime_stats_reports()
+    }
+
+    fn collect_window_state_reports(&self) -> DataFusionResult<Vec<WindowStateReport>> {
+        self.stage.collect_window_state_reports()
+    }
+
+    fn collect_column_stats(&self) -> Vec<TaskColumnStats> {
+        self.stage.collect_column_stats()
+    }
+}
