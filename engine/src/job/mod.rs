@@ -7,7 +7,9 @@
 //! | [`dead_letter`] | pieces of input which could not be written |
 //! | [`run`] | the driver: plan → manifest → write → commit; resumes |
 //! | [`verify`] | the auditor: manifest, receipts and stored documents against each other and the source |
+//! | `compare` | its deep part: one split's documents against the bytes of the source |
 
+mod compare;
 pub mod dead_letter;
 pub mod manifest;
 pub mod run;
