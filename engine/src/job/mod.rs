@@ -8,7 +8,9 @@
 //! | [`run`] | the driver: plan → manifest → write → commit; resumes |
 //! | `waves` | how the driver writes on a fleet: waves of splits until each has its receipt |
 //! | [`verify`] | the auditor: manifest, receipts and stored documents against each other and the source |
+//! | `compare` | its deep part: one split's documents against the bytes of the source |
 
+mod compare;
 pub mod dead_letter;
 pub mod manifest;
 pub mod run;

@@ -3,30 +3,30 @@
 //! Shallow: the identifying fields of every stored document are read and must match the receipts by digest, and the
 //! receipts must cover every byte of every object once. Deep: every document is also decompressed and compared with the
 //! source, byte for byte. A stored document without receipt, or the reverse, is always a finding.
+//!
+//! Stored documents are read once, in the order of the sink, and a split is settled as soon as it has as many as its receipt
+//! says. So memory holds the facts of those splits only whose documents have begun to come and not all come: one for a dump,
+//! about as many as were written at once for a collection, whatever the size of the job.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::Read;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use ::bson::RawDocumentBuf;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use super::JobRef;
+use super::compare::{Compared, Sound, compare_split};
 use super::dead_letter::DeadLetter;
 use super::manifest::Manifest;
 use super::state::JobState;
 use crate::connector::blob::Compression;
-use crate::connector::blob::read::{Block, BlockShape, BlockStream};
-use crate::connector::blob::scan::{document_id, open_split};
 use crate::connector::receipt::{DocumentDigest, DocumentFacts, Receipt};
 use crate::connector::split::Split;
 use crate::connector::{Fields, SinkSpec};
 use crate::error::{Error, Result};
-use crate::runtime;
-use crate::store::locate;
+use crate::runtime::{self, Spawned};
 
 /// Findings which are kept in words; the counts go on.
 const FINDINGS_MAX: usize = 50;
@@ -88,6 +88,13 @@ impl Report {
         self.mismatched += 1;
         self.note(finding);
     }
+
+    fn add(&mut self, compared: Compared) {
+        self.compared_bytes += compared.bytes;
+        self.missing += compared.missing;
+        self.mismatched += compared.mismatched;
+        compared.findings.into_iter().for_each(|finding| self.note(finding));
+    }
 }
 
 /// Audits a job. Reads only.
@@ -116,17 +123,12 @@ pub async fn verify(context: &SessionContext, job: &JobRef, deep: bool) -> Resul
     report.splits = splits.len() as u64;
     report.dead_letters = letters.len() as u64;
     let audits = audit_receipts(&mut report, &manifest, &splits, receipts, &letters);
-    let stored = collect_facts(&manifest.sink, &env, &splits).await?;
-    report.foreign = stored.foreign;
-    let sound = audit_documents(&mut report, &manifest, &audits, stored.by_object);
-    if deep {
-        compare_with_source(&mut report, &manifest, &env, sound).await?;
-    }
-    Ok(report)
+    let walk = Walk::new(&splits, audits, manifest.keeps_every_row);
+    // On the I/O runtime, because what is stored comes from a server.
+    runtime::spawn_io(async move { audit_documents(report, walk, manifest.sink, env, deep).await })?.join().await?
 }
 
 /// A split with its receipt.
-#[derive(Clone)]
 struct Audit {
     split: Split,
     receipt: Receipt,
@@ -180,257 +182,240 @@ fn audit_receipts(
     audits
 }
 
-/// Stored documents by object, sorted by offset.
-#[derive(Default)]
-struct Stored {
-    by_object: HashMap<String, Vec<DocumentFacts>>,
-    foreign: u64,
+/// Reads what is stored from end to end; with `deep`, compares each split with its source when it is settled.
+async fn audit_documents(mut report: Report, mut walk: Walk, sink: SinkSpec, env: Arc<RuntimeEnv>, deep: bool) -> Result<Report> {
+    let mut comparing: VecDeque<Spawned<Result<Compared>>> = VecDeque::new();
+    let mut documents = sink.stored(&env, Fields::Facts).await?.fuse();
+    loop {
+        let settled = match documents.try_next().await? {
+            Some(document) => walk.take(&mut report, DocumentFacts::read(document.as_bytes())?),
+            None => match walk.settle_next(&mut report) {
+                Some(settled) => Some(settled),
+                None => break,
+            },
+        };
+        let Some(sound) = settled.filter(|_| deep) else { continue };
+        if comparing.len() >= runtime::cpu_threads()
+            && let Some(first) = comparing.pop_front()
+        {
+            report.add(first.join().await??);
+        }
+        let (sink, env) = (sink.clone(), Arc::clone(&env));
+        comparing.push_back(runtime::spawn_cpu(async move { compare_split(&sink, &env, sound).await })?);
+    }
+    for split in comparing {
+        report.add(split.join().await??);
+    }
+    Ok(report)
 }
 
-async fn collect_facts(sink: &SinkSpec, env: &Arc<RuntimeEnv>, splits: &[Split]) -> Result<Stored> {
-    let versions: HashMap<String, String> = splits.iter().map(|split| (split.object.clone(), split.version.clone())).collect();
-    let (sink, env) = (sink.clone(), Arc::clone(env));
-    runtime::spawn_io(async move {
-        let mut documents = sink.stored(&env, Fields::Facts).await?;
-        let mut stored = Stored::default();
-        while let Some(document) = documents.try_next().await? {
-            let facts = DocumentFacts::read(document.as_bytes())?;
-            if facts.has_place() && versions.get(&facts.object) == Some(&facts.version) {
-                stored.by_object.entry(facts.object.clone()).or_default().push(facts);
-            } else {
-                stored.foreign += 1;
+/// An object of the job, as stored documents are held against it.
+struct WalkedObject {
+    version: String,
+    /// First byte, byte after the last and index of those splits which have documents with a place.
+    ranges: Vec<(u64, u64, usize)>,
+}
+
+/// Stored documents against the receipts, in whatever order they come.
+struct Walk {
+    audits: Vec<Audit>,
+    objects: HashMap<String, WalkedObject>,
+    /// By split: its documents so far, by offset.
+    open: HashMap<usize, BTreeMap<i64, DocumentFacts>>,
+    is_settled: Vec<bool>,
+    /// The split from which on [`Self::settle_next`] looks.
+    next: usize,
+    keeps_every_row: bool,
+}
+
+impl Walk {
+    fn new(splits: &[Split], audits: Vec<Audit>, keeps_every_row: bool) -> Self {
+        let objects = splits.iter().map(|split| {
+            let object = WalkedObject { version: split.version.clone(), ranges: Vec::new() };
+            (split.object.clone(), object)
+        });
+        let mut objects: HashMap<String, WalkedObject> = objects.collect();
+        for (index, Audit { split, receipt }) in audits.iter().enumerate() {
+            if let (Some(first), Some(end), Some(object)) = (receipt.first_byte, receipt.next_byte, objects.get_mut(&split.object)) {
+                object.ranges.push((first, end, index));
             }
         }
-        for documents in stored.by_object.values_mut() {
-            documents.sort_by_key(|facts| facts.byte_offset);
-        }
-        Ok(stored)
-    })?
-    .join()
-    .await?
-}
-
-/// A split whose stored documents match its receipt.
-struct Sound {
-    split: Split,
-    /// In order of offset.
-    documents: Vec<DocumentFacts>,
-    /// Whether these documents must reach to the end of the object if it is one compressed stream.
-    ends_object: bool,
-}
-
-/// Stored documents against the receipts.
-fn audit_documents(
-    report: &mut Report,
-    manifest: &Manifest,
-    audits: &[Audit],
-    mut stored: HashMap<String, Vec<DocumentFacts>>,
-) -> Vec<Sound> {
-    let is_complete = |audit: &Audit| manifest.keeps_every_row && audit.receipt.dead_letters == 0 && audit.split.end == audit.split.size;
-    let mut sound = Vec::new();
-    let mut by_object: BTreeMap<&str, Vec<&Audit>> = BTreeMap::new();
-    for audit in audits {
-        by_object.entry(&audit.split.object).or_default().push(audit);
+        objects.values_mut().for_each(|object| object.ranges.sort_unstable());
+        let is_settled = vec![false; audits.len()];
+        Self { audits, objects, open: HashMap::new(), is_settled, next: 0, keeps_every_row }
     }
-    for (object, audits) in by_object {
-        let mut documents = stored.remove(object).unwrap_or_default().into_iter().peekable();
-        for audit in audits {
-            let (Some(first), Some(end)) = (audit.receipt.first_byte, audit.receipt.next_byte) else {
-                if audit.receipt.documents > 0 {
-                    report.mismatched(format!("receipt {}: its documents do not carry their place", audit.split.id));
-                } else {
-                    sound.push(Sound { split: audit.split.clone(), documents: Vec::new(), ends_object: is_complete(audit) });
-                }
+
+    /// Takes a stored document; gives its split if it was the last one of it.
+    fn take(&mut self, report: &mut Report, mut facts: DocumentFacts) -> Option<Sound> {
+        let object = self.objects.get(&facts.object).filter(|object| facts.has_place() && object.version == facts.version);
+        let Some(object) = object else {
+            report.foreign += 1;
+            return None;
+        };
+        let offset = facts.byte_offset as u64;
+        let after = object.ranges.partition_point(|(first, _, _)| *first <= offset);
+        let range = object.ranges[..after].last().filter(|(_, end, _)| offset < *end);
+        let Some((_, _, index)) = range.copied() else {
+            report.mismatched(format!("{}: document {} at byte {offset} has no receipt", facts.object, facts.id));
+            return None;
+        };
+        if self.is_settled[index] || self.open.get(&index).is_some_and(|found| found.contains_key(&facts.byte_offset)) {
+            report.duplicate(1, format!("{}: bytes from {offset} on are in two documents, one is {}", facts.object, facts.id));
+            return None;
+        }
+        // Both are the split's, and need not be kept with every document.
+        (facts.object, facts.version) = (String::new(), String::new());
+        let found = self.open.entry(index).or_default();
+        found.insert(facts.byte_offset, facts);
+        let is_whole = found.len() as u64 == self.audits[index].receipt.documents;
+        is_whole.then(|| self.settle(report, index))
+    }
+
+    /// After the last document: the next split which is not settled.
+    fn settle_next(&mut self, report: &mut Report) -> Option<Sound> {
+        self.next += self.is_settled[self.next..].iter().take_while(|is_settled| **is_settled).count();
+        (self.next < self.audits.len()).then(|| self.settle(report, self.next))
+    }
+
+    /// Holds the documents of a split, which are all there or will not come any more, against its receipt.
+    fn settle(&mut self, report: &mut Report, index: usize) -> Sound {
+        self.is_settled[index] = true;
+        let documents = self.open.remove(&index).unwrap_or_default();
+        let Audit { split, receipt } = &self.audits[index];
+        let mut found: Vec<DocumentFacts> = Vec::with_capacity(documents.len());
+        for facts in documents.into_values() {
+            if found.last().is_some_and(|last| last.byte_offset + last.original_size > facts.byte_offset) {
+                let (object, offset) = (&split.object, facts.byte_offset);
+                report.duplicate(1, format!("{object}: bytes from {offset} on are in two documents, one is {}", facts.id));
                 continue;
-            };
-            while let Some(stray) = documents.next_if(|facts| (facts.byte_offset as u64) < first) {
-                report.mismatched(format!("{object}: document {} at byte {} has no receipt", stray.id, stray.byte_offset));
             }
-            let mut found: Vec<DocumentFacts> = Vec::new();
-            while let Some(facts) = documents.next_if(|facts| (facts.byte_offset as u64) < end) {
-                if found.last().is_some_and(|last| last.byte_offset + last.original_size > facts.byte_offset) {
-                    report.duplicate(1, format!("{object}: bytes from {} on are in two documents, one is {}", facts.byte_offset, facts.id));
-                    continue;
-                }
-                found.push(facts);
-            }
-            report.documents += found.len() as u64;
-            report.raw_bytes += found.iter().map(|facts| facts.original_size as u64).sum::<u64>();
-            let expected = audit.receipt.documents;
-            let mut digest = DocumentDigest::default();
-            found.iter().for_each(|facts| digest.add(facts));
-            if (found.len() as u64) < expected {
-                let count = expected - found.len() as u64;
-                report.missing(count, format!("{object} bytes {first}–{end}: {count} of {expected} documents are not stored"));
-            } else if digest.finish() != audit.receipt.digest && audit.receipt.dead_letters == 0 {
-                report
-                    .mismatched(format!("{object} bytes {first}–{end}: the stored documents are not those of receipt {}", audit.split.id));
-            }
-            sound.push(Sound { split: audit.split.clone(), documents: found, ends_object: is_complete(audit) });
+            found.push(facts);
         }
-        for stray in documents {
-            report.mismatched(format!("{object}: document {} at byte {} has no receipt", stray.id, stray.byte_offset));
-        }
-    }
-    sound
-}
-
-/// Every document, decompressed, against the source; splits in parallel.
-async fn compare_with_source(report: &mut Report, manifest: &Manifest, env: &Arc<RuntimeEnv>, sound: Vec<Sound>) -> Result<()> {
-    let compared = futures::stream::iter(sound)
-        .map(|split| {
-            let (sink, env) = (manifest.sink.clone(), Arc::clone(env));
-            async move { runtime::spawn_cpu(async move { compare_split(&sink, &env, split).await })?.join().await? }
-        })
-        .buffer_unordered(runtime::cpu_threads());
-    let compared: Vec<Compared> = compared.try_collect().await?;
-    for split in compared {
-        report.compared_bytes += split.bytes;
-        report.missing += split.missing;
-        report.mismatched += split.mismatched;
-        split.findings.into_iter().for_each(|finding| report.note(finding));
-    }
-    Ok(())
-}
-
-#[derive(Default)]
-struct Compared {
-    bytes: u64,
-    missing: u64,
-    mismatched: u64,
-    findings: Vec<String>,
-}
-
-/// Documents fetched from a server at once: 32 of at most 16 MiB.
-const FETCH_DOCS: usize = 32;
-
-async fn compare_split(sink: &SinkSpec, env: &Arc<RuntimeEnv>, sound: Sound) -> Result<Compared> {
-    let Sound { split, documents, ends_object } = sound;
-    let mut compared = Compared::default();
-    // Only a split which begins at 0 can be compressed, and a stream has to be decoded from its beginning.
-    let from = if split.start == 0 { 0 } else { documents.first().map_or(split.size, |first| first.byte_offset as u64) };
-    if from == split.size {
-        return Ok(compared);
-    }
-    let location = locate(env, &split.object)?;
-    let shape = BlockShape { headroom: 0, block_bytes: 4 << 20 };
-    let (blocks, _) = open_split(location, &split, from, shape).await?;
-    let mut source = SourceCursor { blocks, block: None, position: from, is_at_end: false };
-    // A dump is read as one stream in its own order; a server is asked for a few documents at a time.
-    let group = if matches!(sink, SinkSpec::Bson(_)) { documents.len().max(1) } else { FETCH_DOCS };
-    for wanted in documents.chunks(group) {
-        let ids: Vec<String> = wanted.iter().map(|facts| facts.id.clone()).collect();
-        let (sink, env_io, part) = (sink.clone(), Arc::clone(env), split.id.clone());
-        let mut stored = runtime::spawn_io(async move { sink.fetch(&env_io, &part, &ids).await })?.join().await??;
-        let mut early: HashMap<String, RawDocumentBuf> = HashMap::new();
-        for facts in wanted {
-            while !early.contains_key(&facts.id) {
-                let Some(document) = stored.try_next().await? else { break };
-                early.insert(DocumentFacts::read(document.as_bytes())?.id, document);
+        report.documents += found.len() as u64;
+        report.raw_bytes += found.iter().map(|facts| facts.original_size as u64).sum::<u64>();
+        let (count, expected) = (found.len() as u64, receipt.documents);
+        let mut digest = DocumentDigest::default();
+        found.iter().for_each(|facts| digest.add(facts));
+        let mut ends_object = self.keeps_every_row && receipt.dead_letters == 0 && split.end == split.size;
+        if let (Some(first), Some(end)) = (receipt.first_byte, receipt.next_byte) {
+            let place = format!("{} bytes {first}–{end}", split.object);
+            if count < expected {
+                report.missing(expected - count, format!("{place}: {} of {expected} documents are not stored", expected - count));
+            } else if digest.finish() != receipt.digest && receipt.dead_letters == 0 {
+                report.mismatched(format!("{place}: the stored documents are not those of receipt {}", split.id));
             }
-            let Some(document) = early.remove(&facts.id) else {
-                compared.missing += 1;
-                compared.findings.push(format!("{}: document {} is not stored any more", split.object, facts.id));
-                continue;
-            };
-            match compare_document(&split, facts, &document, &mut source).await? {
-                Some(finding) => {
-                    compared.mismatched += 1;
-                    compared.findings.push(finding);
-                }
-                None => compared.bytes += facts.original_size as u64,
-            }
+        } else if expected > 0 {
+            report.mismatched(format!("receipt {}: its documents do not carry their place", split.id));
+            ends_object = false;
         }
-    }
-    // How long a compressed object is tells only its decoder, so only here can an end that is missing be seen.
-    if ends_object && source.bytes_here().await?.is_some() {
-        compared.missing += 1;
-        compared.findings.push(format!("{}: the bytes from {} on are in no document", split.object, source.position));
-    }
-    Ok(compared)
-}
-
-/// What is wrong with one document, if anything.
-async fn compare_document(
-    split: &Split,
-    facts: &DocumentFacts,
-    document: &RawDocumentBuf,
-    source: &mut SourceCursor,
-) -> Result<Option<String>> {
-    let name = format!("{} byte {}: document {}", split.object, facts.byte_offset, facts.id);
-    if facts.id != document_id(split, facts.byte_offset as u64) {
-        return Ok(Some(format!("{name} does not have the _id of its place")));
-    }
-    let data = document.get("data").ok().flatten().and_then(|value| value.as_binary());
-    let Some(data) = data else { return Ok(Some(format!("{name} has no binary field `data`"))) };
-    let raw = match inflate(document, data.bytes, facts.original_size as u64) {
-        Ok(raw) => raw,
-        Err(error) => return Ok(Some(format!("{name}: {error}"))),
-    };
-    if raw.len() as i64 != facts.original_size {
-        return Ok(Some(format!("{name} holds {} bytes, not {}", raw.len(), facts.original_size)));
-    }
-    if data.bytes.len() as i64 != facts.compressed_size || i64::from(crc32fast::hash(&raw)) != facts.crc32 {
-        return Ok(Some(format!("{name}: its compressed_size or crc32 is not that of its data")));
-    }
-    if !source.matches(facts.byte_offset as u64, &raw).await? {
-        return Ok(Some(format!("{name} is not what the source holds there")));
-    }
-    Ok(None)
-}
-
-fn inflate(document: &RawDocumentBuf, data: &[u8], original_size: u64) -> std::result::Result<Vec<u8>, String> {
-    match document.get_str("codec") {
-        Ok("zlib") => {
-            let mut raw = Vec::with_capacity(original_size.min(64 << 20) as usize);
-            // One byte more than expected, so that a longer stream is noticed and a bomb is not inflated.
-            let mut decoder = flate2::read::ZlibDecoder::new(data).take(original_size + 1);
-            decoder.read_to_end(&mut raw).map_err(|e| format!("its data does not inflate: {e}"))?;
-            Ok(raw)
-        }
-        Ok(method) => crate::function::codec::decompress_value(method, data, original_size).map_err(|e| e.to_string()),
-        Err(_) => Err("it has no field `codec`".to_string()),
+        Sound { split: split.clone(), documents: found, ends_object }
     }
 }
 
-/// Reads a source forward and compares.
-struct SourceCursor {
-    blocks: BlockStream,
-    block: Option<Block>,
-    position: u64,
-    is_at_end: bool,
-}
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
 
-impl SourceCursor {
-    /// Whether the source holds exactly `expected` at `offset`, which must not lie behind what was read.
-    async fn matches(&mut self, offset: u64, expected: &[u8]) -> Result<bool> {
-        if offset < self.position {
-            return Ok(false);
+    use super::*;
+    use crate::connector::receipt::SCHEMA_VERSION;
+
+    const DOCUMENT_BYTES: i64 = 10;
+
+    fn facts(object: &str, byte_offset: i64) -> DocumentFacts {
+        DocumentFacts {
+            id: format!("{object}-{byte_offset}"),
+            object: object.to_string(),
+            version: "1".to_string(),
+            byte_offset,
+            original_size: DOCUMENT_BYTES,
+            ..DocumentFacts::default()
         }
-        self.position = offset;
-        let mut rest = expected;
-        while !rest.is_empty() {
-            let Some(here) = self.bytes_here().await? else { return Ok(false) };
-            let count = here.len().min(rest.len());
-            if here[..count] != rest[..count] {
-                return Ok(false);
-            }
-            rest = &rest[count..];
-            self.position += count as u64;
-        }
-        Ok(true)
     }
 
-    /// The bytes from the present position to the end of its block.
-    async fn bytes_here(&mut self) -> Result<Option<&[u8]>> {
-        while !self.is_at_end && self.block.as_ref().is_none_or(|block| block.offset + block.bytes().len() as u64 <= self.position) {
-            match self.blocks.next().await {
-                Some(block) => self.block = Some(block?),
-                None => self.is_at_end = true,
+    /// A walk over objects a and b of three splits, each of four documents; and those documents.
+    fn walk() -> (Walk, Vec<DocumentFacts>) {
+        let (mut splits, mut audits, mut all) = (Vec::new(), Vec::new(), Vec::new());
+        for object in ["a", "b"] {
+            for first in [0u64, 40, 80] {
+                let documents: Vec<_> = (0..4).map(|row| facts(object, first as i64 + row * DOCUMENT_BYTES)).collect();
+                let mut digest = DocumentDigest::default();
+                documents.iter().for_each(|facts| digest.add(facts));
+                let split = Split {
+                    id: format!("{object}{first}"),
+                    object: object.to_string(),
+                    version: "1".to_string(),
+                    size: 120,
+                    last_modified: 0,
+                    compression: Compression::None,
+                    start: first,
+                    end: first + 40,
+                };
+                let receipt = Receipt {
+                    schema_version: SCHEMA_VERSION,
+                    split: split.id.clone(),
+                    documents: 4,
+                    records: 0,
+                    raw_bytes: 40,
+                    compressed_bytes: 0,
+                    first_byte: Some(first),
+                    next_byte: Some(first + 40),
+                    already_there: 0,
+                    dead_letters: 0,
+                    digest: digest.finish(),
+                    attempt: 1,
+                    executor: String::new(),
+                    started: Utc::now(),
+                    finished: Utc::now(),
+                };
+                audits.push(Audit { split: split.clone(), receipt });
+                splits.push(split);
+                all.extend(documents);
             }
         }
-        let position = self.position;
-        let here = self.block.as_ref().filter(|block| block.offset + block.bytes().len() as u64 > position);
-        Ok(here.map(|block| &block.bytes()[(position - block.offset) as usize..]))
+        (Walk::new(&splits, audits, true), all)
+    }
+
+    /// Missing, duplicate, mismatched, foreign, and splits which were settled before the end and at it.
+    fn counts(documents: impl IntoIterator<Item = DocumentFacts>) -> ([u64; 4], usize, usize) {
+        let (mut walk, _) = walk();
+        let mut report = Report::default();
+        let early = documents.into_iter().filter_map(|facts| walk.take(&mut report, facts)).count();
+        let late = std::iter::from_fn(|| walk.settle_next(&mut report)).count();
+        assert!(walk.open.is_empty());
+        ([report.missing, report.duplicate, report.mismatched, report.foreign], early, late)
+    }
+
+    #[test]
+    fn a_split_is_settled_with_its_last_document_in_whatever_order_they_come() {
+        let all = walk().1;
+        assert_eq!(counts(all.clone()), ([0; 4], 6, 0));
+        assert_eq!(counts(all.clone().into_iter().rev()), ([0; 4], 6, 0));
+        // 7 and 24 have no common divisor, so this visits each once, with all splits open at the same time.
+        assert_eq!(counts((0..24).map(|step| all[step * 7 % 24].clone())), ([0; 4], 6, 0));
+    }
+
+    #[test]
+    fn what_is_not_as_the_receipts_say_is_found_whenever_it_comes() {
+        let all = walk().1;
+        let with = |more: DocumentFacts, at: usize| {
+            let mut documents = all.clone();
+            documents.insert(at, more);
+            counts(documents)
+        };
+        let renamed = |offset| DocumentFacts { id: "other".to_string(), ..facts("b", offset) };
+        for at in [0, 13, 24] {
+            assert_eq!(with(facts("c", 0), at), ([0, 0, 0, 1], 6, 0));
+            assert_eq!(with(DocumentFacts { version: "2".to_string(), ..facts("a", 0) }, at), ([0, 0, 0, 1], 6, 0));
+            assert_eq!(with(facts("b", 120), at), ([0, 0, 1, 0], 6, 0));
+        }
+        // A copy that comes first is taken for the document, so the split does not match its receipt either.
+        assert_eq!(with(renamed(40), 24), ([0, 1, 0, 0], 6, 0));
+        assert_eq!(with(renamed(40), 0), ([0, 1, 1, 0], 6, 0));
+        // One that lies across two others, when all of the split is there.
+        assert_eq!(with(renamed(45), 24), ([0, 1, 0, 0], 6, 0));
+        let mut short = all.clone();
+        short.remove(5);
+        assert_eq!(counts(short), ([1, 0, 0, 0], 5, 1));
+        assert_eq!(counts([]), ([24, 0, 0, 0], 0, 6));
     }
 }

@@ -23,7 +23,8 @@ impl BlockBuffer {
         let fits = |memory: &Vec<u8>| memory.len() >= length && memory.len() / 2 <= length;
         let found = {
             let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.iter().position(fits).map(|index| idle.swap_remove(index))
+            // The one used last, so that no more of them are touched than are in use at once.
+            idle.iter().rposition(fits).map(|index| idle.remove(index))
         };
         Self { memory: found.unwrap_or_else(|| vec![0; length]), length }
     }

@@ -157,7 +157,8 @@ impl Chunker {
             position += length;
             ends.push(position);
         }
-        self.carry = bytes.slice(from + position);
+        // A copy of less than a chunk, so that the rest does not keep the whole block's memory until the next one is here.
+        self.carry = Buffer::from(&all[position..]);
         self.carry_offset = offset + position as u64;
         (!ends.is_empty()).then(|| ChunkRun { bytes: bytes.slice_with_length(from, position), ends, records, offset })
     }

@@ -202,7 +202,11 @@ fn read_file(uri: &str, file: &File, ranges: impl Iterator<Item = Range<u64>>, s
     let failed = |e: std::io::Error| Error::permanent(format!("cannot read {uri}")).with_source(e);
     let changed = || Error::conflict(format!("{uri} changed while it was read; run the job under a new name to take the new content"));
     let opened = state(file).map_err(failed)?;
+    let io = runtime::io()?;
     for range in ranges {
+        // Room first: files are read much faster than their blocks are compressed, and a block which waits for room is only
+        // memory that the kernel has to clear.
+        let Ok(room) = io.block_on(sender.reserve()) else { break };
         let mut buffer = BlockBuffer::with_length(shape.headroom + (range.end - range.start) as usize);
         match file.read_exact_at(&mut buffer[shape.headroom..], range.start) {
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Err(changed()),
@@ -211,9 +215,7 @@ fn read_file(uri: &str, file: &File, ranges: impl Iterator<Item = Range<u64>>, s
         if state(file).map_err(failed)? != opened {
             return Err(changed());
         }
-        if sender.blocking_send(Ok(Some(Block { buffer, start: shape.headroom, offset: range.start }))).is_err() {
-            break;
-        }
+        room.send(Ok(Some(Block { buffer, start: shape.headroom, offset: range.start })));
     }
     Ok(())
 }

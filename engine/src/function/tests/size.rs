@@ -1,7 +1,6 @@
 //! Promise P5: at level 9, at most 0.5 % above zlib itself, on corpora which are made here or found in the build.
 
 use std::fmt::Write;
-use std::time::Instant;
 
 use super::super::zlib::{choose_effort, compress_all};
 
@@ -119,41 +118,4 @@ fn the_choice_and_the_bytes_are_functions_of_the_values() {
             assert_eq!(run.join().unwrap(), first);
         }
     });
-}
-
-/// `BALER_CORPORA=folder cargo test -p baler --lib print_sizes -- --ignored --nocapture`: the table of `effort`'s documentation
-/// for the files of a folder, with what the choice takes of the time of its batch.
-#[test]
-#[ignore = "a measurement, over files that are not in the repository"]
-fn print_sizes_of_a_folder() {
-    const BATCH_BYTES: usize = 16 << 20;
-    let folder = std::env::var("BALER_CORPORA").expect("BALER_CORPORA names a folder");
-    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    for path in paths {
-        let corpus = std::fs::read(&path).unwrap();
-        let (mut ours, mut zlib, mut efforts, mut choosing, mut compressing, mut worst) = (0, 0, String::new(), 0.0, 0.0, 0f64);
-        for batch in corpus.chunks(BATCH_BYTES).filter(|batch| batch.len() >= 4 << 20) {
-            let values: Vec<&[u8]> = batch.chunks(1 << 20).collect();
-            // The first batch of a process also makes the encoders of each thread.
-            choose_effort(&values, 9);
-            let started = Instant::now();
-            write!(efforts, "{} ", choose_effort(&values, 9)).unwrap();
-            choosing += started.elapsed().as_secs_f64();
-            let values: Vec<Option<&[u8]>> = values.into_iter().map(Some).collect();
-            let started = Instant::now();
-            let packed = compress_all(&values, 9, None).unwrap();
-            compressing += started.elapsed().as_secs_f64();
-            let one: usize = packed.iter().flatten().map(Vec::len).sum();
-            let other: usize = values.iter().flatten().map(|value| zlib_reference::compressed_size(value, 9)).sum();
-            worst = worst.max(one as f64 / other as f64);
-            (ours, zlib) = (ours + one, zlib + other);
-        }
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let (ratio, share) = (ours as f64 / zlib as f64, choosing / compressing * 100.0);
-        let speed = corpus.len() as f64 / 1e6 / compressing;
-        println!(
-            "{name:10} size {ratio:.4} of zlib 9, worst batch {worst:.4}, efforts {efforts:8} {speed:4.0} MB/s, choosing {share:.2} %"
-        );
-    }
 }
