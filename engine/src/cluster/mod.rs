@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`defaults`] | where our defaults differ from Ballista's, and why |
 //! | [`scheduler`] | `baler scheduler`: Ballista's services, REST, Flight and ours behind one port |
+//! | `slots` | which slots are free, counted from what runs |
 //! | [`executor`] | `baler executor`: Ballista's executor with drain, restart and health |
 //! | [`client`] | a fleet as a driver sees it: sessions, slots, submissions, jobs |
 //! | `engine` | how an executor makes a task ready |
@@ -17,6 +18,7 @@ pub mod defaults;
 mod engine;
 pub mod executor;
 pub mod scheduler;
+mod slots;
 
 use ballista_core::error::BallistaError;
 use serde::{Deserialize, Serialize};
