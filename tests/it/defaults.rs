@@ -1,1 +1,242 @@
-//! Each default of the cluster.
+//! The cluster's defaults which differ from Ballista's (`engine/src/cluster/defaults.rs`): what each is for, seen from outside.
+//!
+//! Each test was also run with Ballista's own value in place of ours, by the flag or SET which its comment names, and failed as
+//! the comment says.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use baler_tests::baler::Baler;
+use baler_tests::fleet::{Fleet, request};
+use baler_tests::job::{Job, files};
+use baler_tests::mongo::{Collection, Mongo};
+use baler_tests::proxy::{Fault, Protocol, Proxy};
+use baler_tests::servers::Scratch;
+use baler_tests::wait_until;
+use serde_json::Value;
+
+fn sql(fleet: &Fleet, text: &str) -> Baler {
+    Baler::new(["sql".to_string(), "--scheduler".into(), fleet.url(), "--format".into(), "json".into(), format!("--command={text}")])
+}
+
+/// `files` files of one row each: `id`, and a `word`.
+fn rows(folder: &Path, files: usize) -> String {
+    let folder = folder.join("rows");
+    fs::create_dir_all(&folder).unwrap();
+    for id in 0..files {
+        fs::write(folder.join(format!("{id:02}.json")), format!("{{\"id\": {id}, \"word\": \"w{id}\"}}\n")).unwrap();
+    }
+    format!("CREATE EXTERNAL TABLE rows (id BIGINT, word VARCHAR) STORED AS JSON LOCATION '{}/';\n", folder.display())
+}
+
+/// Objects of one document each, which are one split and one task each, into a collection: one write a document, one at a time.
+fn inserts(folder: &Path, objects: usize, collection: &Collection<'_>) -> String {
+    let folder = folder.join("objects");
+    fs::create_dir_all(&folder).unwrap();
+    for number in 0..objects {
+        fs::write(folder.join(format!("{number:02}.txt")), format!("object {number}\n")).unwrap();
+    }
+    format!(
+        "CREATE EXTERNAL TABLE objects STORED AS BLOB LOCATION 'file://{}/';
+         CREATE EXTERNAL TABLE documents STORED AS MONGODB LOCATION '{}' OPTIONS ('mongodb.batch_docs' '1', 'mongodb.in_flight' '1');
+         INSERT INTO documents SELECT id AS _id, content FROM objects;",
+        folder.display(),
+        collection.url
+    )
+}
+
+/// The only running job.
+fn running_job(fleet: &Fleet) -> Option<String> {
+    let jobs = fleet.get("/api/jobs")?;
+    let job = jobs.as_array()?.iter().find(|job| job["status"] == "Running")?;
+    Some(job["job_id"].as_str()?.to_string())
+}
+
+/// `ballista.planner.adaptive.enabled` false. With `SET … = true` in front of the statements the job never ended.
+#[test]
+fn a_job_whose_finished_shuffle_is_lost_with_its_executor_ends() {
+    let (scratch, mongo) = (Scratch::new(), Mongo::shared());
+    let proxy = Proxy::start(mongo.port, Protocol::Mongo);
+    let mut fleet = Fleet::start(2, &[]);
+    let collection = mongo.collection_at(proxy.port);
+    let text = format!(
+        "{} CREATE EXTERNAL TABLE documents STORED AS MONGODB LOCATION '{}' OPTIONS ('mongodb.batch_docs' '1', 'mongodb.in_flight' '1');
+         INSERT INTO documents SELECT word AS _id, sum(id) AS ids FROM rows GROUP BY word;",
+        rows(scratch.path(), 40),
+        collection.url
+    );
+    proxy.arm(Fault::Stall { writes: 2 });
+    let mut running = sql(&fleet, &text).start();
+    // A document is written: so the shuffle under it is finished, on both executors.
+    assert!(running.runs_until("writes hang", || proxy.fired() > 0), "the job ended before the stall: {:#?}", running.wait());
+    fleet.kill_executor(0);
+    proxy.arm(Fault::None);
+    proxy.cut();
+    assert_eq!(running.wait().expect_code(0).stdout.trim(), r#"{"count":40}"#);
+    assert_eq!(collection.count(), 40);
+}
+
+/// `ballista.scheduler.max_partitions_per_task` 1. With `SET … = 0` 16 partitions were fewer tasks.
+#[test]
+fn each_partition_is_a_task_of_its_own() {
+    let (scratch, fleet) = (Scratch::new(), Fleet::start(1, &[]));
+    let text = rows(scratch.path(), 16) + "SELECT count(*) FROM rows WHERE id >= 0";
+    sql(&fleet, &text).run().expect_code(0);
+    let jobs = fleet.get("/api/jobs").unwrap();
+    let id = jobs[0]["job_id"].as_str().unwrap().to_string();
+    let stages = fleet.get(&format!("/api/job/{id}/stages")).unwrap();
+    let tasks: Vec<usize> = stages["stages"].as_array().unwrap().iter().map(|stage| stage["tasks"].as_array().unwrap().len()).collect();
+    assert!(tasks.contains(&16), "{tasks:?} tasks in the stages: {stages:#}");
+}
+
+/// The message sizes of client, scheduler and executor: 17 MiB of text travel in a plan to the scheduler and in a task to the
+/// executor, and 20 MiB more come back. With 16 MiB by flag it failed for `grpc-server-max-decoding-message-size` of both and
+/// `grpc-client-max-message-size`. The two encoding limits are not shown: no answer of Ballista's own services is that large.
+#[test]
+fn a_value_of_20_mib_reaches_the_client_and_one_of_17_mib_the_executors() {
+    let (scratch, fleet) = (Scratch::new(), Fleet::start(1, &[]));
+    let literal = "y".repeat(17 << 20);
+    let text =
+        rows(scratch.path(), 1) + &format!("SELECT repeat(word, 10 * 1024 * 1024) AS long, '{literal}' AS literal FROM rows WHERE id = 0");
+    let file = scratch.join("large.sql");
+    fs::write(&file, text).unwrap();
+    let file = file.display().to_string();
+    let answer = Baler::new(["sql", "--scheduler", &fleet.url(), "--format", "json", "--file", &file]).run().expect_code(0).stdout;
+    let row: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(row["long"].as_str().unwrap().len(), 20 << 20);
+    assert!(row["literal"] == literal.as_str());
+}
+
+/// Seconds since the last heartbeat of the only executor.
+fn heartbeat_age(fleet: &Fleet) -> Option<u64> {
+    fleet.get("/api/baler")?["executors"][0]["heartbeat_age_seconds"].as_u64()
+}
+
+/// `scheduler-policy` and `task-scheduling-policy` push-staged. With `pull-staged` for both, 10 writes hung at once where two slots
+/// are, and the cancelled job's tasks went on to the last document.
+#[test]
+fn an_executor_runs_as_many_tasks_as_it_has_slots_and_a_cancelled_job_stops() {
+    let (scratch, mongo) = (Scratch::new(), Mongo::shared());
+    let proxy = Proxy::start(mongo.port, Protocol::Mongo);
+    let fleet = Fleet::start(1, &[]);
+    let collection = mongo.collection_at(proxy.port);
+    proxy.arm(Fault::Stall { writes: 0 });
+    let running = sql(&fleet, &inserts(scratch.path(), 16, &collection)).start();
+    wait_until("both slots write", || proxy.writes() >= 2);
+    // Two more heartbeats: time in which any other task would have begun.
+    for _ in 0..2 {
+        wait_until("a heartbeat grows old", || heartbeat_age(&fleet).is_some_and(|age| age >= 1));
+        wait_until("the next heartbeat comes", || heartbeat_age(&fleet) == Some(0));
+    }
+    assert_eq!(proxy.writes(), 2, "tasks at once on an executor with two slots");
+
+    let id = running_job(&fleet).unwrap();
+    let call = format!("PATCH /api/job/{id} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(request(fleet.port, &call).unwrap().0, 200);
+    running.wait().expect_code(1);
+    proxy.arm(Fault::None);
+    // The slots are free again when another job of as many tasks has come through.
+    let other = mongo.collection();
+    sql(&fleet, &inserts(scratch.path(), 16, &other)).run().expect_code(0);
+    assert_eq!(other.count(), 16);
+    assert!(collection.count() <= 2, "{} documents of a cancelled job which had begun two", collection.count());
+}
+
+/// `task-distribution` round-robin. With `bias` both splits went to one executor.
+#[test]
+fn a_job_of_two_tasks_uses_both_executors() {
+    let fleet = Fleet::start(2, &[]);
+    let job = Job::new().on(&fleet);
+    for name in ["a.txt", "b.txt"] {
+        job.add_file(name, b"one line\n");
+    }
+    job.run();
+    let receipts = job.receipt_files();
+    let executor = |text: &Vec<u8>| serde_json::from_slice::<Value>(text).unwrap()["executor"].as_str().unwrap().to_string();
+    let executors: BTreeSet<String> = receipts.values().map(executor).collect();
+    assert_eq!((receipts.len(), executors.len()), (2, 2), "{executors:?}");
+}
+
+/// `executor-timeout-seconds`, `expire-dead-executor-interval-seconds` and `executor-heartbeat-interval-seconds`, as a user has
+/// them. With Ballista's 180, 15 and 60 s the executor was still counted when the 40 s were over.
+#[test]
+fn a_killed_executor_is_gone_in_seconds_and_its_job_ends() {
+    let (scratch, mongo) = (Scratch::new(), Mongo::shared());
+    let proxy = Proxy::start(mongo.port, Protocol::Mongo);
+    let mut fleet = Fleet::start_exactly(2, &[], &[]);
+    let collection = mongo.collection_at(proxy.port);
+    proxy.arm(Fault::Stall { writes: 4 });
+    let mut running = sql(&fleet, &inserts(scratch.path(), 16, &collection)).start();
+    assert!(running.runs_until("writes hang", || proxy.fired() > 0), "the job ended before the stall");
+    fleet.kill_executor(0);
+    let killed = Instant::now();
+    proxy.arm(Fault::None);
+    proxy.cut();
+    fleet.wait_executors(1);
+    assert!(killed.elapsed() < Duration::from_secs(40), "the executor was counted for {:?}", killed.elapsed());
+    running.wait().expect_code(0);
+    assert!(killed.elapsed() < Duration::from_secs(90), "the job waited {:?} for a dead executor", killed.elapsed());
+    assert_eq!(collection.count(), 16);
+}
+
+/// `no-executors-grace-period-seconds`, as a user has it. With Ballista's 180 s the query was still waiting when 150 s were over.
+#[test]
+fn a_query_whose_executors_are_all_gone_ends_in_an_error_after_the_grace_period() {
+    let (scratch, mongo) = (Scratch::new(), Mongo::shared());
+    let proxy = Proxy::start(mongo.port, Protocol::Mongo);
+    let mut fleet = Fleet::start_exactly(1, &[], &[]);
+    let collection = mongo.collection_at(proxy.port);
+    proxy.arm(Fault::Stall { writes: 0 });
+    let mut running = sql(&fleet, &inserts(scratch.path(), 16, &collection)).start();
+    assert!(running.runs_until("writes hang", || proxy.fired() > 0), "the job ended before the stall");
+    fleet.kill_executor(0);
+    let killed = Instant::now();
+    let text = running.wait().expect_code(1).stderr;
+    let took = killed.elapsed();
+    assert!(text.contains("executor"), "{text}");
+    assert!(took > Duration::from_secs(50) && took < Duration::from_secs(150), "it ended after {took:?}: {text}");
+    proxy.arm(Fault::None);
+}
+
+/// `bind-host` of both. With `0.0.0.0` by flag the other addresses answered.
+#[test]
+fn nothing_listens_beyond_this_machine_unless_asked_to() {
+    let fleet = Fleet::start(1, &[]);
+    let info = fleet.get("/api/baler").unwrap();
+    let flight = info["executors"][0]["port"].as_u64().unwrap() as u16;
+    for port in [fleet.port, flight] {
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_ok(), "{port}");
+        // Another address of this machine: all of 127.0.0.0/8 is.
+        assert!(TcpStream::connect(("127.0.0.2", port)).is_err(), "{port} listens on all addresses");
+    }
+}
+
+/// `finished-job-state-clean-up-interval-seconds`, `job-data-clean-up-interval-seconds` and `job-data-ttl-seconds`: the mechanism, with
+/// seconds in place of our minutes, which nobody would wait for. With the first left out the job was listed for ever (Ballista keeps it
+/// an hour); with 0 for the second the folder stayed.
+#[test]
+fn what_a_finished_job_leaves_in_memory_and_on_disk_is_cleaned_up() {
+    let scratch = Scratch::new();
+    let clean_executor = ["--job-data-clean-up-interval-seconds", "1", "--job-data-ttl-seconds", "2"];
+    let fleet = Fleet::start_exactly(1, &["--finished-job-state-clean-up-interval-seconds", "3"], &clean_executor);
+    let text = rows(scratch.path(), 4) + "SELECT word, count(*) FROM rows GROUP BY word";
+    sql(&fleet, &text).run().expect_code(0);
+    wait_until("the scheduler has forgotten the job", || fleet.jobs().is_empty());
+    let shuffles =
+        || files(&fleet.work_folder(0)).into_iter().filter(|path| path.extension().is_some_and(|suffix| suffix == "arrow")).count();
+    wait_until("the shuffles are gone", || shuffles() == 0);
+}
+
+/// `scheduler-connect-timeout-seconds` is for the moment between our handshake, which waits for ever, and Ballista's own connection; no
+/// test reaches that moment. What a user sees is that the order of starting does not matter.
+#[test]
+fn an_executor_may_be_started_before_its_scheduler() {
+    let mut fleet = Fleet::start(0, &[]);
+    fleet.kill_scheduler();
+    fleet.add_executor();
+    fleet.start_scheduler();
+    fleet.wait_executors(1);
+}

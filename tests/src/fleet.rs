@@ -24,6 +24,7 @@ pub struct Fleet {
     program: PathBuf,
     variables: Vec<(String, String)>,
     flags: Vec<String>,
+    executor_flags: Vec<String>,
     name: String,
     scheduler: Option<Server>,
     executors: Vec<Option<Server>>,
@@ -43,11 +44,21 @@ impl Fleet {
 
     /// The same, of another program with Baler's command line.
     pub fn start_program(program: &Path, executors: usize, variables: &[(String, String)], flags: &[&str]) -> Self {
+        Self::launch(program, executors, variables, flags, &QUICK_EXECUTOR)
+    }
+
+    /// A fleet with the defaults of a user but for these flags; ports, folders and two slots are given as always.
+    pub fn start_exactly(executors: usize, flags: &[&str], executor_flags: &[&str]) -> Self {
+        Self::launch(binary(), executors, &[], flags, executor_flags)
+    }
+
+    fn launch(program: &Path, executors: usize, variables: &[(String, String)], flags: &[&str], executor_flags: &[&str]) -> Self {
         let mut fleet = Self {
             program: program.to_path_buf(),
             port: free_port(),
             variables: variables.to_vec(),
             flags: flags.iter().map(ToString::to_string).collect(),
+            executor_flags: executor_flags.iter().map(ToString::to_string).collect(),
             name: random_name("fleet"),
             scheduler: None,
             executors: Vec::new(),
@@ -91,15 +102,20 @@ impl Fleet {
     pub fn add_executor(&mut self) -> usize {
         let number = self.executors.len();
         let ports = [free_port(), free_port(), free_port()].map(|port| port.to_string());
-        let work = self.scratch.join(&format!("executor-{number}")).display().to_string();
+        let work = self.work_folder(number).display().to_string();
         let scheduler = self.port.to_string();
         let mut arguments = vec!["executor", "--scheduler-host", "127.0.0.1", "--scheduler-port", &scheduler, "--vcores", "2"];
         arguments.extend(["--bind-port", &ports[0], "--bind-grpc-port", &ports[1], "--bind-health-port", &ports[2]]);
         arguments.extend(["--work-dir", &work, "--drain-seconds", "20"]);
-        arguments.extend(QUICK_EXECUTOR);
+        arguments.extend(self.executor_flags.iter().map(String::as_str));
         let arguments: Vec<String> = arguments.into_iter().map(String::from).collect();
         self.executors.push(Some(self.server(&format!("executor-{number}"), &arguments)));
         number
+    }
+
+    /// Where an executor keeps shuffles and spilled data.
+    pub fn work_folder(&self, number: usize) -> PathBuf {
+        self.scratch.join(&format!("executor-{number}"))
     }
 
     /// Waits until the scheduler counts exactly this many executors.

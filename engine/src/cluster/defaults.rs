@@ -1,4 +1,4 @@
-//! Where Baler's cluster differs from Ballista's defaults, each with its reason. `tests/it/fleet` holds a test for each which
+//! Where Baler's cluster differs from Ballista's defaults, each with its reason. `tests/it/defaults.rs` holds a test for each which
 //! fails without it.
 
 use ballista_core::config::{BALLISTA_ADAPTIVE_PLANNER_ENABLED, BALLISTA_SCHEDULER_MAX_PARTITIONS_PER_TASK};

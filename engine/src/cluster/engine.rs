@@ -85,13 +85,14 @@ impl fmt::Debug for Connections {
 }
 
 impl Connections {
-    /// Closes what has been idle for too long, and takes a connection to `peer` if one is left.
+    /// A connection to `peer`, if one is left.
     fn take(&self, peer: &Peer) -> Option<BallistaClient> {
         self.close_old();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.get_mut(peer)?.pop().map(|idle| idle.client)
     }
 
+    /// Closes what has been idle for too long.
     fn close_old(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|_, clients| {

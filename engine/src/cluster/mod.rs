@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`defaults`] | where our defaults differ from Ballista's, and why |
 //! | [`scheduler`] | `baler scheduler`: Ballista's services, REST, Flight and ours behind one port |
+//! | `slots` | which slots are free, counted from what runs |
 //! | [`executor`] | `baler executor`: Ballista's executor with drain, restart and health |
 //! | [`client`] | a fleet as a driver sees it: sessions, slots, submissions, jobs |
 //! | [`flight_sql`] | SQL for everybody who has an ADBC or JDBC driver |
@@ -20,6 +21,7 @@ mod engine;
 pub mod executor;
 pub mod flight_sql;
 pub mod scheduler;
+mod slots;
 mod stop;
 
 use ballista_core::error::BallistaError;

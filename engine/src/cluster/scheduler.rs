@@ -34,6 +34,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tonic::service::RoutesBuilder;
 
 use super::flight_sql::FlightSql;
+use super::slots::CountedSlots;
 use super::{ExecutorInfo, FleetInfo, VERSION_HEADER, ballista_error};
 use crate::codec::{LogicalCodec, PhysicalCodec, version_error};
 use crate::error::{Error, ErrorKind, Result};
@@ -69,6 +70,7 @@ pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: Str
 
     let listener = bind(address).await?.tap_io(tune);
     let cluster = BallistaCluster::new_from_config(&config).await.map_err(ballista_error)?;
+    let cluster = BallistaCluster::new(Arc::new(CountedSlots::default()), cluster.job_state());
     let scheduler: Scheduler = create_scheduler(cluster, Arc::clone(&config)).await.map_err(ballista_error)?;
     let router = router(scheduler, &config, tables);
     tracing::info!(%address, version = crate::VERSION, "scheduler listens");
