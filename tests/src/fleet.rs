@@ -57,8 +57,8 @@ impl Fleet {
             program: program.to_path_buf(),
             port: free_port(),
             variables: variables.to_vec(),
-            flags: flags.iter().map(ToString::to_string).collect(),
-            executor_flags: executor_flags.iter().map(ToString::to_string).collect(),
+            flags: flags.iter().map(ToString::to_string).chain(more_flags("BALER_TEST_SCHEDULER_FLAGS")).collect(),
+            executor_flags: executor_flags.iter().map(ToString::to_string).chain(more_flags("BALER_TEST_EXECUTOR_FLAGS")).collect(),
             name: random_name("fleet"),
             scheduler: None,
             executors: Vec::new(),
@@ -177,6 +177,11 @@ impl Fleet {
         let text = |job: &Value, key: &str| job[key].as_str().unwrap_or_default().to_string();
         jobs.as_array().expect("a list").iter().map(|job| (text(job, "job_name"), text(job, "status"))).collect()
     }
+}
+
+/// Flags by which somebody who runs the tests takes another default, to see a test fail.
+fn more_flags(variable: &str) -> Vec<String> {
+    std::env::var(variable).unwrap_or_default().split_whitespace().map(String::from).collect()
 }
 
 /// The body of a successful answer.

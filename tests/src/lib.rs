@@ -22,6 +22,7 @@
 //! | `BALER_TEST_CACHE` | the folder of the servers' installations; else `~/.cache/baler-tests` |
 //! | `BALER_TEST_MONGOD` | another MongoDB wire server with SecantusDB's flags |
 //! | `BALER_TEST_MINIO` | another MinIO binary |
+//! | `BALER_TEST_SCHEDULER_FLAGS`, `BALER_TEST_EXECUTOR_FLAGS`, `BALER_TEST_SET` | further flags and SET statements, by which a test of a default is seen to fail without it |
 //! | `BALER_TEST_SEED` | the seed of the random kills |
 //! | `BALER_TEST_KEEP` | set: the temporary folders stay; after a failure they stay anyway |
 //!
