@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use chrono::Utc;
 use datafusion::arrow::array::{RecordBatch, UInt64Array};
@@ -166,7 +167,7 @@ impl ExecutionPlan for WriteExec {
         let written = async move {
             if part.job.is_none() {
                 // A job's driver has prepared the target before it stored the manifest.
-                part.spec.prepare(&part.context.runtime_env()).await?;
+                part.prepare().await?;
             }
             let count = match queue {
                 Some(queue) => part.write_splits(&queue).await?,
@@ -208,6 +209,10 @@ fn narrow_to_split(plan: &Arc<dyn ExecutionPlan>, split: &Split, log: &DeadLette
     let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
     Ok(Arc::clone(plan).replace_children(vec![input], options)?)
 }
+
+/// How often a writer outside of a job tries to prepare its target, and the first pause in between.
+const PREPARE_ATTEMPTS: u32 = 4;
+const PREPARE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Splits which one partition has open at once. Small ones are mostly waiting for disks and servers.
 const OPEN_SPLITS_MAX: usize = 8;
@@ -254,6 +259,19 @@ struct PartWriter {
 }
 
 impl PartWriter {
+    /// Prepares the target; tries again if it cannot be reached, because a task which fails for that fails its job.
+    async fn prepare(&self) -> Result<()> {
+        let mut attempts = 1;
+        while let Err(error) = self.spec.prepare(&self.context.runtime_env()).await {
+            if error.kind() != ErrorKind::Unreachable || attempts == PREPARE_ATTEMPTS {
+                return Err(error);
+            }
+            tokio::time::sleep(PREPARE_PAUSE * attempts).await;
+            attempts += 1;
+        }
+        Ok(())
+    }
+
     /// Takes splits from the queue until it is empty: one at a time, or a few if they are small.
     async fn write_splits(&self, queue: &Mutex<VecDeque<Split>>) -> Result<u64> {
         let state = self.job.as_ref().map(|job| JobState::open(&self.context.runtime_env(), job)).transpose()?;
