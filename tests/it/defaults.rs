@@ -57,7 +57,7 @@ fn running_job(fleet: &Fleet) -> Option<String> {
 }
 
 /// `ballista.planner.adaptive.enabled` false. With `SET ballista.planner.adaptive.enabled = true` the job had not ended after
-/// four minutes. Nor had it with the slots of Ballista's own count, in whichever way it was planned: see `engine/src/cluster/slots.rs`.
+/// four minutes. (It needs `engine/src/cluster/slots.rs` besides: without that the aggregates of `queries::inserts` hung.)
 #[test]
 fn a_job_whose_finished_shuffle_is_lost_with_its_executor_ends() {
     let (scratch, mongo) = (Scratch::new(), Mongo::shared());
