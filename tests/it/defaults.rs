@@ -33,15 +33,15 @@ fn rows(folder: &Path, files: usize) -> String {
     format!("CREATE EXTERNAL TABLE rows (id BIGINT, word VARCHAR) STORED AS JSON LOCATION '{}/';\n", folder.display())
 }
 
-/// Objects of one document each, which are one split and one task each, into a collection: one write a document, one at a time.
-fn inserts(folder: &Path, objects: usize, collection: &Collection<'_>) -> String {
+/// Objects of so many documents each, which are one split and one task each, into a collection: one write a document, one at a time.
+fn inserts(folder: &Path, objects: usize, documents: usize, collection: &Collection<'_>) -> String {
     let folder = folder.join("objects");
     fs::create_dir_all(&folder).unwrap();
     for number in 0..objects {
-        fs::write(folder.join(format!("{number:02}.txt")), format!("object {number}\n")).unwrap();
+        fs::write(folder.join(format!("{number:02}.txt")), format!("object{number:02}\n").repeat(documents)).unwrap();
     }
     format!(
-        "CREATE EXTERNAL TABLE objects STORED AS BLOB LOCATION 'file://{}/';
+        "CREATE EXTERNAL TABLE objects STORED AS BLOB LOCATION 'file://{}/' OPTIONS ('blob.chunk_size' '9');
          CREATE EXTERNAL TABLE documents STORED AS MONGODB LOCATION '{}' OPTIONS ('mongodb.batch_docs' '1', 'mongodb.in_flight' '1');
          INSERT INTO documents SELECT id AS _id, content FROM objects;",
         folder.display(),
@@ -56,7 +56,8 @@ fn running_job(fleet: &Fleet) -> Option<String> {
     Some(job["job_id"].as_str()?.to_string())
 }
 
-/// `ballista.planner.adaptive.enabled` false. With `SET … = true` in front of the statements the job never ended.
+/// `ballista.planner.adaptive.enabled` false. With `SET ballista.planner.adaptive.enabled = true` the job had not ended after
+/// four minutes. (It needs `engine/src/cluster/slots.rs` besides: without that the aggregates of `queries::inserts` hung.)
 #[test]
 fn a_job_whose_finished_shuffle_is_lost_with_its_executor_ends() {
     let (scratch, mongo) = (Scratch::new(), Mongo::shared());
@@ -83,7 +84,7 @@ fn a_job_whose_finished_shuffle_is_lost_with_its_executor_ends() {
     assert_eq!(collection.count(), 40);
 }
 
-/// `ballista.scheduler.max_partitions_per_task` 1. With `SET … = 0` 16 partitions were fewer tasks.
+/// `ballista.scheduler.max_partitions_per_task` 1. With `SET ballista.scheduler.max_partitions_per_task = 0` it was 8 tasks.
 #[test]
 fn each_partition_is_a_task_of_its_own() {
     let (scratch, fleet) = (Scratch::new(), Fleet::start(1, &[]));
@@ -97,8 +98,9 @@ fn each_partition_is_a_task_of_its_own() {
 }
 
 /// The message sizes of client, scheduler and executor: 17 MiB of text travel in a plan to the scheduler and in a task to the
-/// executor, and 20 MiB more come back. With 16 MiB by flag it failed for `grpc-server-max-decoding-message-size` of both and
-/// `grpc-client-max-message-size`. The two encoding limits are not shown: no answer of Ballista's own services is that large.
+/// executor, and 20 MiB more come back. With 16777216 for `grpc-server-max-decoding-message-size` of the scheduler the plan
+/// was refused; of the executor, the task was, until all executors counted as lost. The client's own limit cannot be overridden from outside.
+/// Not shown: both encoding limits and the scheduler's `grpc-client-max-message-size`, for no answer that they bound is so large here.
 #[test]
 fn a_value_of_20_mib_reaches_the_client_and_one_of_17_mib_the_executors() {
     let (scratch, fleet) = (Scratch::new(), Fleet::start(1, &[]));
@@ -119,8 +121,9 @@ fn heartbeat_age(fleet: &Fleet) -> Option<u64> {
     fleet.get("/api/baler")?["executors"][0]["heartbeat_age_seconds"].as_u64()
 }
 
-/// `scheduler-policy` and `task-scheduling-policy` push-staged. With `pull-staged` for both, 10 writes hung at once where two slots
-/// are, and the cancelled job's tasks went on to the last document.
+/// `scheduler-policy` and `task-scheduling-policy` push-staged. With `pull-staged` for both, the two tasks of the cancelled job went on to
+/// their last document. That pull scheduling runs more tasks than there are slots was measured once, with many partitions a task; it does
+/// not show here, where a task has one.
 #[test]
 fn an_executor_runs_as_many_tasks_as_it_has_slots_and_a_cancelled_job_stops() {
     let (scratch, mongo) = (Scratch::new(), Mongo::shared());
@@ -128,7 +131,7 @@ fn an_executor_runs_as_many_tasks_as_it_has_slots_and_a_cancelled_job_stops() {
     let fleet = Fleet::start(1, &[]);
     let collection = mongo.collection_at(proxy.port);
     proxy.arm(Fault::Stall { writes: 0 });
-    let running = sql(&fleet, &inserts(scratch.path(), 16, &collection)).start();
+    let running = sql(&fleet, &inserts(scratch.path(), 16, 2000, &collection)).start();
     wait_until("both slots write", || proxy.writes() >= 2);
     // Two more heartbeats: time in which any other task would have begun.
     for _ in 0..2 {
@@ -143,10 +146,10 @@ fn an_executor_runs_as_many_tasks_as_it_has_slots_and_a_cancelled_job_stops() {
     running.wait().expect_code(1);
     proxy.arm(Fault::None);
     // The slots are free again when another job of as many tasks has come through.
-    let other = mongo.collection();
-    sql(&fleet, &inserts(scratch.path(), 16, &other)).run().expect_code(0);
+    let (other, scratch) = (mongo.collection(), Scratch::new());
+    sql(&fleet, &inserts(scratch.path(), 16, 1, &other)).run().expect_code(0);
     assert_eq!(other.count(), 16);
-    assert!(collection.count() <= 2, "{} documents of a cancelled job which had begun two", collection.count());
+    assert!(collection.count() < 2000, "{} documents of a cancelled job which had begun two", collection.count());
 }
 
 /// `task-distribution` round-robin. With `bias` both splits went to one executor.
@@ -165,7 +168,7 @@ fn a_job_of_two_tasks_uses_both_executors() {
 }
 
 /// `executor-timeout-seconds`, `expire-dead-executor-interval-seconds` and `executor-heartbeat-interval-seconds`, as a user has
-/// them. With Ballista's 180, 15 and 60 s the executor was still counted when the 40 s were over.
+/// them. With Ballista's 180, 15 and 60 s the executor was counted for 180 s.
 #[test]
 fn a_killed_executor_is_gone_in_seconds_and_its_job_ends() {
     let (scratch, mongo) = (Scratch::new(), Mongo::shared());
@@ -173,7 +176,7 @@ fn a_killed_executor_is_gone_in_seconds_and_its_job_ends() {
     let mut fleet = Fleet::start_exactly(2, &[], &[]);
     let collection = mongo.collection_at(proxy.port);
     proxy.arm(Fault::Stall { writes: 4 });
-    let mut running = sql(&fleet, &inserts(scratch.path(), 16, &collection)).start();
+    let mut running = sql(&fleet, &inserts(scratch.path(), 16, 1, &collection)).start();
     assert!(running.runs_until("writes hang", || proxy.fired() > 0), "the job ended before the stall");
     fleet.kill_executor(0);
     let killed = Instant::now();
@@ -186,7 +189,7 @@ fn a_killed_executor_is_gone_in_seconds_and_its_job_ends() {
     assert_eq!(collection.count(), 16);
 }
 
-/// `no-executors-grace-period-seconds`, as a user has it. With Ballista's 180 s the query was still waiting when 150 s were over.
+/// `no-executors-grace-period-seconds`, as a user has it. With Ballista's 180 s the query waited 200 s.
 #[test]
 fn a_query_whose_executors_are_all_gone_ends_in_an_error_after_the_grace_period() {
     let (scratch, mongo) = (Scratch::new(), Mongo::shared());
@@ -194,7 +197,7 @@ fn a_query_whose_executors_are_all_gone_ends_in_an_error_after_the_grace_period(
     let mut fleet = Fleet::start_exactly(1, &[], &[]);
     let collection = mongo.collection_at(proxy.port);
     proxy.arm(Fault::Stall { writes: 0 });
-    let mut running = sql(&fleet, &inserts(scratch.path(), 16, &collection)).start();
+    let mut running = sql(&fleet, &inserts(scratch.path(), 16, 1, &collection)).start();
     assert!(running.runs_until("writes hang", || proxy.fired() > 0), "the job ended before the stall");
     fleet.kill_executor(0);
     let killed = Instant::now();
@@ -219,8 +222,7 @@ fn nothing_listens_beyond_this_machine_unless_asked_to() {
 }
 
 /// `finished-job-state-clean-up-interval-seconds`, `job-data-clean-up-interval-seconds` and `job-data-ttl-seconds`: the mechanism, with
-/// seconds in place of our minutes, which nobody would wait for. With the first left out the job was listed for ever (Ballista keeps it
-/// an hour); with 0 for the second the folder stayed.
+/// seconds in place of our minutes, which nobody would wait for. That the values of a user are ours is tested in `engine/src/cli/mod.rs`.
 #[test]
 fn what_a_finished_job_leaves_in_memory_and_on_disk_is_cleaned_up() {
     let scratch = Scratch::new();
