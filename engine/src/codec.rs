@@ -34,6 +34,7 @@ use crate::connector::sink::SinkTable;
 use crate::connector::split::Split;
 use crate::connector::write::WriteExec;
 use crate::error::{Error, Result};
+use crate::hex::{from_hex, to_hex};
 use crate::job::JobRef;
 
 /// In front of everything that is ours. No protobuf message begins like this: a zero is no valid tag.
@@ -79,13 +80,11 @@ fn take<T: DeserializeOwned>(buffer: &[u8]) -> Result<Option<T>> {
 fn schema_to_text(schema: &Schema) -> DataFusionResult<String> {
     let mut writer = StreamWriter::try_new(Vec::new(), schema)?;
     writer.finish()?;
-    Ok(writer.into_inner()?.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(to_hex(writer.into_inner()?))
 }
 
 fn schema_from_text(text: &str) -> DataFusionResult<SchemaRef> {
-    let bad = || Error::decode("a schema in a plan cannot be read");
-    let digits = (0..text.len()).step_by(2).map(|at| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()));
-    let bytes = digits.collect::<Option<Vec<u8>>>().ok_or_else(bad)?;
+    let bytes = from_hex(text).ok_or_else(|| Error::decode("a schema in a plan cannot be read"))?;
     Ok(StreamReader::try_new(bytes.as_slice(), None)?.schema())
 }
 

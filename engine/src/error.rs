@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 
+use crate::hex::{from_hex, to_hex};
+
 /// Result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -129,9 +131,7 @@ impl ErrorKind {
 /// `baler-error:<kind>:<message in hex>;`, which no quoting or escaping around it can change.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self} [{WIRE_MARK}{}:", self.kind.name())?;
-        self.to_string().bytes().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str(";]")
+        write!(f, "{self} [{WIRE_MARK}{}:{};]", self.kind.name(), to_hex(self.to_string()))
     }
 }
 
@@ -142,9 +142,7 @@ impl Error {
         let (kind, rest) = rest.split_once(':')?;
         let (hex, _) = rest.split_once(';')?;
         let kind = ErrorKind::NAMES.iter().find(|(_, name)| *name == kind)?.0;
-        let bytes: Option<Vec<u8>> =
-            (0..hex.len()).step_by(2).map(|at| hex.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok())).collect();
-        Some(Self::new(kind, String::from_utf8(bytes?).ok()?))
+        Some(Self::new(kind, String::from_utf8(from_hex(hex)?).ok()?))
     }
 }
 

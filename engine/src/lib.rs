@@ -16,7 +16,7 @@
 //! # Modules
 //!
 //! [`session`] assembles a session; [`codec`] makes its plans travel; [`cluster`] is the fleet; [`statement`] plans SQL; [`connector`] holds sources and sinks; [`function`] the SQL
-//! functions; [`job`] state, driver and auditor; [`generate`] sample data; [`cli`] the command line; [`error`], [`options`],
+//! functions; [`job`] state, driver and auditor; [`generate`] sample data; [`cli`] the command line; [`error`], [`hex`], [`options`],
 //! [`retry`], [`runtime`], [`store`] and [`telemetry`] serve them all.
 
 pub mod cli;
@@ -26,6 +26,7 @@ pub mod connector;
 pub mod error;
 pub mod function;
 pub mod generate;
+pub mod hex;
 pub mod job;
 pub mod options;
 pub mod retry;

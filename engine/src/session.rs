@@ -12,6 +12,7 @@ use ballista_core::planner::BallistaQueryPlanner;
 use ballista_core::registry::BallistaFunctionRegistry;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::FunctionRegistry;
+use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::ScalarUDF;
@@ -84,13 +85,14 @@ impl SessionParts {
     /// # Errors
     /// DataFusion's, when the runtime cannot be built.
     pub fn state(&self, place: &Place, config: SessionConfig) -> DataFusionResult<SessionState> {
-        let planner: Option<Arc<BallistaQueryPlanner<LogicalPlanNode>>> = match place {
-            Place::Client(url) => Some(Arc::new(BallistaQueryPlanner::with_extension(
+        let planner: Option<Arc<dyn QueryPlanner + Send + Sync>> = match place {
+            Place::OneProcess => None,
+            Place::Server => Some(Arc::new(ClusterPlanner)),
+            Place::Client(url) => Some(Arc::new(BallistaQueryPlanner::<LogicalPlanNode>::with_extension(
                 url.clone(),
                 config.ballista_config(),
                 config.ballista_logical_extension_codec(),
             ))),
-            Place::OneProcess | Place::Server => None,
         };
         let sink = Arc::new(SinkTableFactory);
         let mut builder = SessionStateBuilder::new()
@@ -100,14 +102,8 @@ impl SessionParts {
             .with_table_factory("BLOB".to_string(), Arc::new(BlobTableFactory))
             .with_table_factory("MONGODB".to_string(), Arc::clone(&sink) as _)
             .with_table_factory("BSON".to_string(), sink);
-        if *place != Place::OneProcess {
-            builder = builder.with_optimizer_rules(ballista_default_optimizer_rules());
-        }
-        if *place == Place::Server {
-            builder = builder.with_query_planner(Arc::new(ClusterPlanner));
-        }
         if let Some(planner) = planner {
-            builder = builder.with_query_planner(planner);
+            builder = builder.with_optimizer_rules(ballista_default_optimizer_rules()).with_query_planner(planner);
         }
         let mut state = builder.build();
         for function in &self.functions {

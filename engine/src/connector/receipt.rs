@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
+use crate::hex::to_hex;
 
 /// Version of every state file's layout; a reader refuses a later one.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -154,6 +155,6 @@ impl DocumentDigest {
 
     /// 64 hex digits.
     pub fn finish(self) -> String {
-        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        to_hex(self.0.finalize())
     }
 }

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use super::blob::Compression;
 use super::documents::Part;
 use crate::error::{Error, Result};
+use crate::hex::to_hex;
 
 /// A byte range of one object: the unit of retry, resume and progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +56,7 @@ pub fn digest_id(parts: &[&str], hex_digits: usize) -> String {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    let mut text: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut text = to_hex(hash.finalize());
     text.truncate(hex_digits);
     text
 }

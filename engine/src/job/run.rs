@@ -3,7 +3,7 @@
 //! Order is what makes it safe: the manifest is stored before anything is read, a receipt after every document of its split
 //! is acknowledged, the commit after every receipt is there. A crash between two steps only repeats work whose result is equal.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -168,7 +168,7 @@ impl Job {
         }
         let is_whole = !self.manifest.by_split;
         let is_done = if is_whole { self.state.receipt(WHOLE).await?.is_some() } else { self.pending.is_empty() };
-        let mut written_now = 0;
+        let (mut written_now, mut receipts) = (0, Vec::new());
         if !is_done {
             if !self.is_prepared {
                 self.manifest.sink.prepare(&self.context.runtime_env()).await?;
@@ -177,13 +177,13 @@ impl Job {
                 self.manifest.sink.discard_parts(&self.context.runtime_env(), &self.job).await?;
             }
             let started = Utc::now();
-            written_now = self.write().await?;
+            (written_now, receipts) = self.write().await?;
             if is_whole {
                 self.check_alone().await?;
                 self.state.put_receipt(&whole_receipt(written_now, self.job.attempt, started)).await?;
             }
         }
-        Ok(Outcome { commit: self.commit().await?, written_now })
+        Ok(Outcome { commit: self.commit(receipts).await?, written_now })
     }
 
     /// Refuses to go on when a later run of the job has begun: it has removed the parts of this one.
@@ -197,13 +197,13 @@ impl Job {
         Ok(())
     }
 
-    /// Writes what is pending; returns the documents that were written or found there.
-    async fn write(&self) -> Result<u64> {
+    /// Writes what is pending; returns the documents that were written or found there, and the receipts that were seen meanwhile.
+    async fn write(&self) -> Result<(u64, Vec<Receipt>)> {
         if let Some(fleet) = &self.fleet
             && self.manifest.by_split
         {
             let receipts = waves::write(self, fleet).await?;
-            return Ok(receipts.iter().map(|receipt| receipt.documents).sum());
+            return Ok((receipts.iter().map(|receipt| receipt.documents).sum(), receipts));
         }
         let partitions = self.context.copied_config().target_partitions();
         let tasks = self.manifest.by_split.then(|| deal(&self.pending, partitions));
@@ -215,12 +215,15 @@ impl Job {
                 runtime::spawn_cpu(async move { collect(plan, task).await })?.join().await??
             }
         };
-        Ok(counts.iter().flat_map(|batch| batch.column(0).as_primitive::<UInt64Type>().iter().flatten()).sum())
+        Ok((counts.iter().flat_map(|batch| batch.column(0).as_primitive::<UInt64Type>().iter().flatten()).sum(), Vec::new()))
     }
 
-    /// Sums the receipts; refuses unless every split has one.
-    async fn commit(&self) -> Result<Commit> {
-        let receipts = self.state.receipts().await?;
+    /// Sums the receipts; refuses unless every split has one. `seen` are those which need not be read again.
+    async fn commit(&self, seen: Vec<Receipt>) -> Result<Commit> {
+        let mut receipts: HashMap<String, Receipt> = seen.into_iter().map(|receipt| (receipt.split.clone(), receipt)).collect();
+        let unseen = self.state.receipt_names().await?.into_iter().filter(|name| !receipts.contains_key(name)).collect();
+        let unseen = self.state.receipts_of(unseen).await?;
+        receipts.extend(unseen.into_iter().map(|receipt| (receipt.split.clone(), receipt)));
         let mut commit = Commit {
             schema_version: SCHEMA_VERSION,
             job: self.job.name.clone(),

@@ -36,6 +36,10 @@ pub(crate) async fn parts(spec: &BsonSpec, env: &Arc<RuntimeEnv>) -> Result<Vec<
 /// The documents of one part file.
 pub(crate) fn read(spec: &BsonSpec, env: &Arc<RuntimeEnv>, part: &Part) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
     let Part::File(name) = part else { return Err(Error::internal("a dump has files only")) };
+    read_named(spec, env, name)
+}
+
+fn read_named(spec: &BsonSpec, env: &Arc<RuntimeEnv>, name: &str) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
     let file = spec.folder(env)?.join(name);
     let path = file.path.clone();
     read_files(file, vec![path])
@@ -53,9 +57,7 @@ async fn part_files(spec: &BsonSpec, env: &Arc<RuntimeEnv>) -> Result<Vec<Path>>
 
 /// The documents of one part.
 pub(crate) async fn fetch(spec: &BsonSpec, env: &Arc<RuntimeEnv>, part: &str) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
-    let file = spec.folder(env)?.join(&spec.file_name(part));
-    let path = file.path.clone();
-    read_files(file, vec![path])
+    read_named(spec, env, &spec.file_name(part))
 }
 
 fn read_files(place: Location, files: Vec<Path>) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
