@@ -89,6 +89,17 @@ fn two_statements_into_one_dump_leave_each_others_documents() {
     assert_eq!(by_id(read_dump(dump.path()).documents).len(), 2400);
 }
 
+#[test]
+fn an_insert_names_the_fields_of_a_target_that_declares_none() {
+    let dump = Scratch::new();
+    let insert = format!("{}INSERT INTO documents (_id, \"Word\", N) SELECT 'x', 'y', 1;", bson(&dump));
+    super::sql(None, &insert, "json").run().expect_code(0);
+    assert_eq!(read_dump(dump.path()).documents, [bson::doc! { "_id": "x", "Word": "y", "n": 1_i64 }]);
+    let short = format!("{}INSERT INTO documents (_id, word) SELECT 'x';", bson(&dump));
+    let refused = super::sql(None, &short, "json").run().expect_code(2);
+    assert!(refused.stderr.contains("names 2 columns and its query has 1"), "{}", refused.stderr);
+}
+
 /// Starts `baler run` of a job over `sink`.
 fn run(fleet: Option<&Fleet>, scratch: &Scratch, sink: &str, insert: &str) -> Baler {
     let file = scratch.join("job.sql");
