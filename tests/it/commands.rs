@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use baler_tests::baler::{Baler, Finished};
 use baler_tests::dump_reader::read_dump;
 use baler_tests::fleet::Fleet;
-use baler_tests::kafka::{Kafka, Record};
+use baler_tests::kafka::Kafka;
 use baler_tests::minio::Minio;
 use baler_tests::mongo::Mongo;
 use baler_tests::servers::Scratch;
+use baler_tests::topic::Record;
 
 /// Runs a command line of words in a folder.
 fn run_in(folder: &Path, line: &str, variables: &[(String, String)]) -> Finished {

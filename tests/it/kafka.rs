@@ -3,8 +3,9 @@
 use baler_tests::baler::Baler;
 use baler_tests::feed::Feed;
 use baler_tests::fleet::Fleet;
-use baler_tests::kafka::{Kafka, Record, Topic};
+use baler_tests::kafka::Kafka;
 use baler_tests::mongo::Mongo;
+use baler_tests::topic::{Record, Topic};
 
 const CONFIGURATION: i32 = 2;
 const UNREACHABLE: i32 = 3;
@@ -234,4 +235,65 @@ fn mistakes_about_a_topic_are_one_clear_line() {
     Feed::new(&topic).run_call().run().expect_one_line(1, &[&topic.name, "partition 0", "offset 1", "length_prefixed"]);
     let feed = Feed::new(&topic).with("kafka.framing", "length_prefixed");
     assert_eq!(number(&feed, "SELECT sum(records) FROM feed"), 2);
+}
+
+#[test]
+fn generated_events_come_with_their_users_as_keys_at_the_rate_that_was_asked_for() {
+    let kafka = Kafka::shared();
+    let name = baler_tests::servers::random_name("generated");
+    let url = format!("kafka://127.0.0.1:{}/{name}", kafka.port);
+    let generate = |more: &[&str]| {
+        let words = ["generate", "--to", &url, "--output", "json", "--partitions", "5"];
+        Baler::new(words.iter().chain(more).map(ToString::to_string)).run()
+    };
+    let figures: serde_json::Value =
+        serde_json::from_str(&generate(&["--size", "1MiB", "--compress", "zstd"]).expect_code(0).stdout).unwrap();
+    let topic = kafka.find(&name);
+    let records = topic.read();
+    assert_eq!(figures["records"], records.len());
+    let mut partition_of = std::collections::BTreeMap::new();
+    for ((partition, _), record) in &records {
+        let event: serde_json::Value = serde_json::from_slice(record.value.as_ref().unwrap()).unwrap();
+        assert_eq!(event["user_id"].as_str().unwrap().as_bytes(), record.key.as_ref().unwrap());
+        assert_eq!(partition_of.entry(record.key.clone()).or_insert(*partition), partition, "a key is in two partitions");
+    }
+    assert_eq!(partition_of.values().collect::<std::collections::BTreeSet<_>>().len(), 5);
+    let slow: serde_json::Value = serde_json::from_str(&generate(&["--size", "200KiB", "--rate", "100/s"]).expect_code(0).stdout).unwrap();
+    let (sent, seconds) = (slow["records"].as_f64().unwrap(), slow["seconds"].as_f64().unwrap());
+    assert!(seconds >= sent / 100.0 - 0.5, "{sent} records in {seconds} s");
+    generate(&["--rate", "fast"]).expect_one_line(CONFIGURATION, &["--rate fast", "20000/s"]);
+}
+
+#[test]
+fn a_broker_with_tls_lets_in_who_has_the_password_and_no_output_or_state_holds_it() {
+    let kafka = Kafka::start_secure();
+    let secure = kafka.secure.as_ref().unwrap();
+    let topic = kafka.topic(2, &[]);
+    send_events(&topic, 2, 200);
+    let login = |password: &str| {
+        [("KAFKA_USERNAME", secure.login.user.as_str()), ("KAFKA_PASSWORD", password)]
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .to_vec()
+    };
+    for mechanism in ["PLAIN", "SCRAM-SHA-256"] {
+        let mut feed = Feed::new(&topic)
+            .with("kafka.client.security.protocol", "SASL_SSL")
+            .with("kafka.client.sasl.mechanism", mechanism)
+            .with("kafka.client.ssl.ca.location", secure.certificates.authority.display());
+        feed.port = Some(secure.port);
+        feed.variables = login("wr0ng-and-secret");
+        let refused = feed.run_call().run().expect_one_line(UNREACHABLE, &[&topic.name, "KAFKA_PASSWORD"]);
+        refused.expect_no_secret("wr0ng-and-secret");
+        feed.variables = login(&secure.login.password);
+        feed.run_call().run().expect_code(0).expect_no_secret(&secure.login.password);
+        feed.expect_all();
+        for path in baler_tests::job::files(&feed.state()) {
+            let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+            assert!(!text.contains(&secure.login.password), "{} holds the password", path.display());
+        }
+        // A certificate of an unknown authority is not taken.
+        feed.options.retain(|(name, _)| !name.contains("ssl.ca"));
+        feed.name = "untrusted".to_string();
+        feed.run_call().run().expect_one_line(UNREACHABLE, &["certificate"]);
+    }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use baler_tests::baler::Running;
+use baler_tests::baler::{Baler, Running};
 use baler_tests::corpus::Random;
 use baler_tests::feed::Feed;
 use baler_tests::fleet::Fleet;
-use baler_tests::kafka::{Kafka, Record, Topic};
+use baler_tests::kafka::Kafka;
 use baler_tests::mongo::Mongo;
 use baler_tests::servers::say;
+use baler_tests::topic::{Record, Topic};
 use baler_tests::wait_until;
 
 const SIGKILL: i32 = 9;
@@ -277,6 +278,49 @@ fn the_seeds_statement_streams_twenty_partitions_into_a_collection() {
     let set = [format!("INPUT={}", topic.url()), format!("OUTPUT={}", feed.sink_location())];
     let state = feed.state().display().to_string();
     let arguments = ["stream", &file, "--name", "feed", "--state", &state, "--available-now", "--set", &set[0], "--set", &set[1]];
-    baler_tests::baler::Baler::new(arguments).run().expect_code(0);
+    Baler::new(arguments).run().expect_code(0);
     feed.expect_all();
+}
+
+#[test]
+fn a_query_is_shown_and_goes_back_to_where_it_is_told() {
+    let topic = Kafka::shared().topic(2, &[]);
+    send(&topic, 2, 0..300);
+    let mut feed = Feed::new(&topic).with("kafka.chunk_records", 1).with("kafka.max_records_per_trigger", 100);
+    feed.insert = "INSERT INTO documents SELECT id AS _id, \"offset\" AS at FROM feed".to_string();
+    feed.catch_up();
+    let state = feed.state().display().to_string();
+    let checkpoint = |words: &[&str]| {
+        let place = ["--name", "feed", "--state", &state];
+        Baler::new(["checkpoint"].iter().chain(words).chain(&place).map(ToString::to_string)).run()
+    };
+    let shown = checkpoint(&["show"]).expect_code(0).stdout;
+    assert!(shown.contains("micro-batch 2 of epoch 1: 100 offsets, committed") && shown.contains("partition 1    100 … 150"), "{shown}");
+    let shown = checkpoint(&["show", "--output", "json", "--last", "1"]).expect_code(0).stdout;
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((shown.as_array().unwrap().len(), &shown[0]["commit"]["records"]), (1, &0.into()));
+
+    // Back to the beginning of the second micro-batch: 200 records are read again, and each is stored once.
+    checkpoint(&["rewind", "--to-batch", "1"]).expect_code(0);
+    feed.catch_up();
+    assert_eq!((feed.batches("commits"), feed.sink.read().ids().len()), (6, 300));
+    checkpoint(&["rewind", "--to-offsets", r#"{"0": 149}"#]).expect_code(0);
+    let text = feed.catch_up().stdout;
+    assert!(text.contains("1 micro-batches") && text.contains("1 documents"), "{text}");
+    checkpoint(&["rewind", "--to-time", "2020-01-01T00:00:00Z"]).expect_one_line(2, &["began at"]);
+    checkpoint(&["rewind", "--to-batch", "70"]).expect_one_line(2, &["micro-batch 70", "newest"]);
+    checkpoint(&["rewind", "--to-offsets", r#"{"9": 1}"#]).expect_one_line(2, &["partition 9"]);
+}
+
+#[test]
+fn a_driver_that_runs_while_its_query_is_rewound_is_fenced_off() {
+    let topic = Kafka::shared().topic(1, &[]);
+    send(&topic, 1, 0..50);
+    let feed = Feed::new(&topic);
+    let mut run = feed.stream_call(&["--trigger", "100ms"]).start();
+    wait_until("a batch is committed", || feed.batches("commits") == 1 || !run.is_running());
+    let state = feed.state().display().to_string();
+    Baler::new(["checkpoint", "rewind", "--to-batch", "0", "--name", "feed", "--state", &state]).run().expect_code(0);
+    send(&topic, 1, 50..60);
+    run.wait().expect_last_line(1, &["taken over"]);
 }

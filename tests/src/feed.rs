@@ -13,9 +13,9 @@ use flate2::read::ZlibDecoder;
 use crate::baler::{Baler, Finished};
 use crate::fleet::Fleet;
 use crate::job::{Sink, files, table};
-use crate::kafka::{Record, Records, Topic};
 use crate::mongo::Collection;
 use crate::servers::Scratch;
+use crate::topic::{Record, Records, Topic};
 
 /// The INSERT of `sql/stream.sql`.
 const INSERT: &str = "INSERT INTO documents
@@ -30,6 +30,8 @@ FROM (SELECT *, zlib_compress(content, 9) AS data FROM feed);
 pub struct Feed<'a> {
     /// The topic.
     pub topic: Topic<'a>,
+    /// Another port of the broker.
+    pub port: Option<u16>,
     /// The name behind `--name` or `--job`.
     pub name: String,
     /// Where the documents go.
@@ -52,6 +54,7 @@ impl<'a> Feed<'a> {
         let scratch = Scratch::new();
         Self {
             topic: topic.clone(),
+            port: None,
             name: "feed".to_string(),
             sink: Sink::Bson(scratch.join("dump")),
             options: vec![("kafka.chunk_size", "16KiB".to_string())],
@@ -86,7 +89,7 @@ impl<'a> Feed<'a> {
     /// The statement which makes the table.
     pub fn source_table(&self) -> String {
         let options: Vec<_> = self.options.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        table("feed", "KAFKA", &self.topic.url(), &options)
+        table("feed", "KAFKA", &self.topic.url_at(self.port), &options)
     }
 
     fn write_sql(&self) -> String {

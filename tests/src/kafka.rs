@@ -1,26 +1,20 @@
-//! Apache Kafka in KRaft mode, and producers and a consumer of the tests' own.
-//!
-//! The broker is the real one, fetched by Maven. Nothing here uses the engine's code: what a topic holds is read by a consumer which
-//! begins at the first offset and goes on to the end of each partition.
+//! Apache Kafka in KRaft mode: the real broker, fetched by Maven; start, stop, kill, restart, TLS and logins.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::servers::{Server, free_port, random_name, run_folder, say};
-use crate::{DEADLINE, block_on, cache, wait_until};
+use crate::minio::Certificates;
+use crate::mongo::Login;
+use crate::servers::{Server, free_port, random, random_name, run_folder, say};
+use crate::topic::Topic;
+use crate::{cache, wait_until};
 
 const VERSION: &str = "4.3.0";
 const SCALA: &str = "2.13";
@@ -65,11 +59,24 @@ fn project() -> String {
     )
 }
 
+/// A port with TLS and a login.
+#[derive(Debug)]
+pub struct Secure {
+    /// The port on the loopback address.
+    pub port: u16,
+    /// The broker's certificate and its authority's.
+    pub certificates: Certificates,
+    /// Who may log in.
+    pub login: Login,
+}
+
 /// One broker with its port and data folder, which stay the same over stops and starts.
 #[derive(Debug)]
 pub struct Kafka {
     /// The port on the loopback address.
     pub port: u16,
+    /// Set, when a second port wants TLS and a login.
+    pub secure: Option<Secure>,
     folder: PathBuf,
     name: String,
     server: Mutex<Option<Server>>,
@@ -84,13 +91,33 @@ impl Kafka {
 
     /// Starts a broker of a test's own, which it may stop and kill.
     pub fn start() -> Self {
+        Self::launch(false)
+    }
+
+    /// Starts a broker which also has a port with TLS, where users log in with PLAIN or SCRAM-SHA-256.
+    pub fn start_secure() -> Self {
+        Self::launch(true)
+    }
+
+    fn launch(is_secure: bool) -> Self {
         let name = random_name("kafka");
-        let kafka = Self { port: free_port(), folder: run_folder().join(&name), name, server: Mutex::new(None) };
-        fs::create_dir(&kafka.folder).expect("cannot make a folder");
-        fs::write(kafka.properties(), kafka.settings(free_port())).expect("cannot write a file");
+        let folder = run_folder().join(&name);
+        fs::create_dir(&folder).expect("cannot make a folder");
+        let secure = is_secure.then(|| Secure {
+            port: free_port(),
+            certificates: Certificates::make(&folder.join("tls")),
+            login: Login { user: "loader".to_string(), password: format!("p{:016x}", random()) },
+        });
+        let kafka = Self { port: free_port(), secure, folder, name, server: Mutex::new(None) };
+        fs::write(kafka.properties(), kafka.settings(free_port()) + &kafka.secure_settings()).expect("cannot write a file");
         fs::write(kafka.folder.join("log4j2.properties"), LOGGING).expect("cannot write a file");
         let format = ["format", "--cluster-id", "bGVzdHMtb2YtYmFsZXItMQ", "--standalone", "--config"];
-        cache::step(kafka.java("kafka.tools.StorageTool").args(format).arg(kafka.properties()), "Java 17 (`java`)");
+        let mut tool = kafka.java("kafka.tools.StorageTool");
+        tool.args(format).arg(kafka.properties());
+        if let Some(Secure { login, .. }) = &kafka.secure {
+            tool.args(["--add-scram", &format!("SCRAM-SHA-256=[name={},password={}]", login.user, login.password)]);
+        }
+        cache::step(&mut tool, "Java 17 (`java`)");
         kafka.restart();
         say(&format!("Kafka listens on 127.0.0.1:{}", kafka.port));
         kafka
@@ -102,16 +129,32 @@ impl Kafka {
 
     fn settings(&self, controller: u16) -> String {
         let (port, data) = (self.port, self.folder.join("data").display().to_string());
+        let secure = self.secure.as_ref().map(|secure| format!(",SASL_SSL://127.0.0.1:{}", secure.port)).unwrap_or_default();
         format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{secure}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{secure}\n\
              controller.listener.names=CONTROLLER\nlog.dirs={data}\n\
              offsets.topic.replication.factor=1\noffsets.topic.num.partitions=2\ntransaction.state.log.replication.factor=1\n\
              transaction.state.log.num.partitions=2\ntransaction.state.log.min.isr=1\nshare.coordinator.state.topic.replication.factor=1\n\
              share.coordinator.state.topic.min.isr=1\ngroup.initial.rebalance.delay.ms=0\nauto.create.topics.enable=false\n\
              message.max.bytes=33554432\nreplica.fetch.max.bytes=33554432\nlog.retention.check.interval.ms=500\n\
              log.segment.delete.delay.ms=100\nlog.cleaner.backoff.ms=200\nlog.initial.task.delay.ms=500\n"
+        )
+    }
+
+    fn secure_settings(&self) -> String {
+        let Some(Secure { certificates, login, .. }) = &self.secure else { return String::new() };
+        let read = |name: &str| fs::read_to_string(certificates.folder.join(name)).expect("a certificate");
+        let keys = certificates.folder.join("server.pem");
+        fs::write(&keys, read("private.key") + &read("public.crt")).expect("cannot write a file");
+        let (keys, Login { user, password }) = (keys.display(), login);
+        format!(
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL\n\
+             sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256\nssl.keystore.type=PEM\nssl.keystore.location={keys}\n\
+             listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
+             user_{user}=\"{password}\";\n\
+             listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n"
         )
     }
 
@@ -156,14 +199,19 @@ impl Kafka {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn config(&self) -> ClientConfig {
+    pub(crate) fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", format!("127.0.0.1:{}", self.port)).set("log_level", "0");
         config
     }
 
-    fn admin(&self) -> AdminClient<DefaultClientContext> {
+    pub(crate) fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.config().create().expect("a client of the harness")
+    }
+
+    /// A topic which is there already.
+    pub fn find(&self, name: &str) -> Topic<'_> {
+        Topic::new(self, name)
     }
 
     /// A topic with a random name and its own settings, such as `("cleanup.policy", "compact")`.
@@ -171,239 +219,8 @@ impl Kafka {
     /// # Panics
     /// When the broker refuses it.
     pub fn topic(&self, partitions: i32, settings: &[(&str, &str)]) -> Topic<'_> {
-        let topic = Topic { kafka: self, name: random_name("feed") };
+        let topic = self.find(&random_name("feed"));
         topic.create(partitions, settings);
         topic
-    }
-}
-
-/// A topic of one test.
-#[derive(Debug, Clone)]
-pub struct Topic<'a> {
-    kafka: &'a Kafka,
-    /// Its random name.
-    pub name: String,
-}
-
-/// One record, as a producer sends it or a consumer finds it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Record {
-    /// Key.
-    pub key: Option<Vec<u8>>,
-    /// Value; `None` is a tombstone.
-    pub value: Option<Vec<u8>>,
-    /// Names and values.
-    pub headers: Vec<(String, Vec<u8>)>,
-}
-
-impl Record {
-    /// A record with a value only.
-    pub fn new(value: impl Into<Vec<u8>>) -> Self {
-        Self { value: Some(value.into()), ..Self::default() }
-    }
-}
-
-/// All records of a topic: (partition, offset) → record.
-pub type Records = BTreeMap<(i32, i64), Record>;
-
-impl Topic<'_> {
-    /// What a table's LOCATION says.
-    pub fn url(&self) -> String {
-        format!("kafka://127.0.0.1:{}/{}", self.kafka.port, self.name)
-    }
-
-    /// Creates the topic, again if it was deleted.
-    ///
-    /// # Panics
-    /// When the broker refuses.
-    pub fn create(&self, partitions: i32, settings: &[(&str, &str)]) {
-        let topic = settings
-            .iter()
-            .fold(NewTopic::new(&self.name, partitions, TopicReplication::Fixed(1)), |topic, (key, value)| topic.set(key, value));
-        let admin = self.kafka.admin();
-        wait_until("the topic is created", || {
-            // A topic which was just deleted may still be on its way out.
-            block_on(admin.create_topics([&topic], &AdminOptions::new())).expect("the broker answers")[0].is_ok()
-        });
-        self.wait_partitions(partitions);
-    }
-
-    /// Deletes the topic and waits until it is gone.
-    ///
-    /// # Panics
-    /// When the broker refuses.
-    pub fn delete(&self) {
-        let admin = self.kafka.admin();
-        block_on(admin.delete_topics(&[&self.name], &AdminOptions::new())).expect("the broker answers")[0].as_ref().expect("it is deleted");
-        wait_until("the topic is gone", || {
-            let found = admin.inner().fetch_metadata(Some(&self.name), Duration::from_secs(5));
-            found.is_ok_and(|found| found.topics()[0].error().is_some())
-        });
-    }
-
-    /// Gives the topic more partitions.
-    ///
-    /// # Panics
-    /// When the broker refuses.
-    pub fn grow(&self, partitions: i32) {
-        let admin = self.kafka.admin();
-        let wanted = NewPartitions::new(&self.name, partitions as usize);
-        block_on(admin.create_partitions([&wanted], &AdminOptions::new())).expect("the broker answers")[0].as_ref().expect("it grows");
-        self.wait_partitions(partitions);
-    }
-
-    fn wait_partitions(&self, count: i32) {
-        let admin = self.kafka.admin();
-        wait_until("all partitions have a leader", || {
-            let found = admin.inner().fetch_metadata(Some(&self.name), Duration::from_secs(5));
-            found.is_ok_and(|found| {
-                let partitions = found.topics()[0].partitions();
-                partitions.len() == count as usize && partitions.iter().all(|partition| partition.leader() >= 0)
-            })
-        });
-    }
-
-    /// Removes all records before these offsets, as retention does.
-    ///
-    /// # Panics
-    /// When the broker refuses.
-    pub fn trim(&self, partition: i32, before: i64) {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.name, partition, Offset::Offset(before)).expect("a valid offset");
-        block_on(self.kafka.admin().delete_records(&list, &AdminOptions::new())).expect("records are deleted");
-    }
-
-    /// An idempotent producer with further settings, such as `("compression.type", "zstd")`.
-    pub fn producer(&self, settings: &[(&str, &str)]) -> Producer<'_> {
-        let mut config = self.kafka.config();
-        config.set("enable.idempotence", "true").set("message.max.bytes", "33554432").set("linger.ms", "5");
-        settings.iter().for_each(|(key, value)| {
-            config.set(*key, *value);
-        });
-        Producer { topic: self, producer: config.create().expect("a producer of the harness") }
-    }
-
-    /// Sends records to their partitions and waits until all are acknowledged.
-    pub fn send(&self, records: impl IntoIterator<Item = (i32, Record)>) {
-        let producer = self.producer(&[]);
-        records.into_iter().for_each(|(partition, record)| producer.send(partition, &record));
-        producer.flush();
-    }
-
-    /// Sends records in a transaction, which is committed or aborted.
-    ///
-    /// # Panics
-    /// When the broker refuses.
-    pub fn send_transaction(&self, records: impl IntoIterator<Item = (i32, Record)>, commit: bool) {
-        let producer = self.producer(&[("transactional.id", &random_name("writer"))]);
-        producer.producer.init_transactions(DEADLINE).expect("transactions begin");
-        producer.producer.begin_transaction().expect("a transaction begins");
-        records.into_iter().for_each(|(partition, record)| producer.send(partition, &record));
-        producer.flush();
-        match commit {
-            true => producer.producer.commit_transaction(DEADLINE).expect("a transaction is committed"),
-            false => producer.producer.abort_transaction(DEADLINE).expect("a transaction is aborted"),
-        }
-    }
-
-    /// Everything which a reader of committed records finds.
-    ///
-    /// # Panics
-    /// When the broker does not answer.
-    pub fn read(&self) -> Records {
-        let mut config = self.kafka.config();
-        config.set("group.id", random_name("checker")).set("enable.partition.eof", "true").set("isolation.level", "read_committed");
-        config.set("auto.offset.reset", "earliest").set("fetch.message.max.bytes", "33554432").set("enable.auto.commit", "false");
-        let consumer: BaseConsumer = config.create().expect("a consumer of the harness");
-        let metadata = consumer.fetch_metadata(Some(&self.name), DEADLINE).expect("the broker answers");
-        let partitions: Vec<i32> = metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect();
-        let mut list = TopicPartitionList::new();
-        for partition in &partitions {
-            list.add_partition_offset(&self.name, *partition, Offset::Beginning).expect("a valid offset");
-        }
-        consumer.assign(&list).expect("partitions are assigned");
-        let mut open = partitions.len();
-        let mut records = Records::new();
-        while open > 0 {
-            match consumer.poll(DEADLINE) {
-                Some(Ok(message)) => {
-                    let headers = message
-                        .headers()
-                        .map(|all| all.iter().map(|one| (one.key.to_string(), one.value.unwrap_or_default().to_vec())).collect());
-                    let record = Record {
-                        key: message.key().map(<[u8]>::to_vec),
-                        value: message.payload().map(<[u8]>::to_vec),
-                        headers: headers.unwrap_or_default(),
-                    };
-                    assert!(records.insert((message.partition(), message.offset()), record).is_none(), "a record came twice");
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
-                other => panic!("the consumer of the harness failed: {other:?}"),
-            }
-        }
-        records
-    }
-
-    /// The offsets which a group has committed, by partition.
-    ///
-    /// # Panics
-    /// When the broker does not answer.
-    pub fn committed(&self, group: &str, partitions: i32) -> BTreeMap<i32, i64> {
-        let mut config = self.kafka.config();
-        let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer of the harness");
-        let mut list = TopicPartitionList::new();
-        (0..partitions).for_each(|partition| {
-            list.add_partition(&self.name, partition);
-        });
-        let found = consumer.committed_offsets(list, DEADLINE).expect("the broker answers");
-        found
-            .elements()
-            .iter()
-            .filter_map(|element| Some((element.partition(), element.offset().to_raw().filter(|offset| *offset >= 0)?)))
-            .collect()
-    }
-}
-
-/// Sends records to one topic.
-pub struct Producer<'a> {
-    topic: &'a Topic<'a>,
-    producer: BaseProducer,
-}
-
-impl std::fmt::Debug for Producer<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Producer").field("topic", &self.topic.name).finish_non_exhaustive()
-    }
-}
-
-impl Producer<'_> {
-    /// Queues a record; waits while the queue is full.
-    ///
-    /// # Panics
-    /// When the broker refuses.
-    pub fn send(&self, partition: i32, record: &Record) {
-        let headers = record.headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) }));
-        let mut queued: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic.name).partition(partition).headers(headers);
-        queued.key = record.key.as_deref();
-        queued.payload = record.value.as_deref();
-        loop {
-            match self.producer.send(queued) {
-                Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
-                    self.producer.poll(Duration::from_millis(10));
-                    queued = again;
-                }
-                Err((error, _)) => panic!("cannot produce: {error}"),
-            }
-        }
-        self.producer.poll(Duration::ZERO);
-    }
-
-    /// Waits until all records are acknowledged.
-    ///
-    /// # Panics
-    /// When they are not.
-    pub fn flush(&self) {
-        self.producer.flush(DEADLINE).expect("records are acknowledged");
     }
 }

@@ -6,7 +6,8 @@
 //! | [`servers`] | child processes: free ports, logs, scratch folders, a watchdog which stops them with the test process |
 //! | [`minio`] | MinIO over http and https, buckets |
 //! | [`mongo`] | the MongoDB wire server: start, stop, kill, restart, authentication |
-//! | [`kafka`] | an Apache Kafka broker, topics, producers, and a consumer which checks |
+//! | [`kafka`] | an Apache Kafka broker: start, stop, kill, restart, TLS and logins |
+//! | [`topic`] | its topics: producers, and a consumer which checks |
 //! | [`feed`] | one feed of a test: a topic, a sink, `run` and `stream`, and what must be stored |
 //! | [`proxy`] | a TCP proxy whose faults are counted, so that a test can prove that its fault fired |
 //! | [`baler`] | the binary under test as a child process with a deadline |
@@ -46,6 +47,7 @@ pub mod minio;
 pub mod mongo;
 pub mod proxy;
 pub mod servers;
+pub mod topic;
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};

@@ -3,6 +3,7 @@
 //! Rows and results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed or a difference found,
 //! 2 usage or configuration, 3 a server cannot be reached.
 
+mod checkpoint;
 mod demo;
 mod generate;
 mod jobs;
@@ -46,10 +47,12 @@ enum Command {
     Sql(sql::SqlArgs),
     /// Reconciles a job's manifest, receipts, stored documents and (with --deep) source bytes.
     Verify(verify::VerifyArgs),
-    /// Makes sample data in files or S3.
+    /// Makes sample data in files, S3 or a topic.
     Generate(generate::GenerateArgs),
     /// Lists jobs, shows one, or stops one on a fleet.
     Jobs(jobs::JobsArgs),
+    /// Shows where a streaming query is, or makes it go back.
+    Checkpoint(checkpoint::CheckpointArgs),
     /// Runs the scheduler of a fleet.
     Scheduler(Box<servers::SchedulerArgs>),
     /// Runs an executor of a fleet.
@@ -122,6 +125,7 @@ async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
         Command::Verify(args) => verify::run(args, parts, output).await,
         Command::Generate(args) => generate::run(args, output).await,
         Command::Jobs(args) => jobs::run(args, parts, output).await,
+        Command::Checkpoint(args) => checkpoint::run(args, parts, output).await,
         Command::Scheduler(args) => servers::run_scheduler(*args, parts).await,
         Command::Executor(args) => servers::run_executor(*args, parts).await,
     }

@@ -1,6 +1,7 @@
 //! Sample data: what `baler generate` and `baler demo` write.
 //!
 //! - [`generate`]: writes objects of one [`Shape`] to any object store.
+//! - [`topic`]: sends the same records to a topic, at a given rate.
 //! - `shape`: which shapes there are, and how a record is written.
 //! - `events`: the JSON events of a shop, the default.
 //! - `tables`: CSV rows, log lines, text and binary records.
@@ -28,6 +29,7 @@ mod shape;
 mod tables;
 #[cfg(test)]
 mod tests;
+pub mod topic;
 mod words;
 
 use pack::Packer;

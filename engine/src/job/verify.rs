@@ -23,6 +23,7 @@ use super::manifest::Manifest;
 use super::state::JobState;
 use crate::connector::blob::Compression;
 use crate::connector::receipt::{DocumentDigest, DocumentFacts, Receipt};
+use crate::connector::source::SourceSpec;
 use crate::connector::split::Split;
 use crate::connector::{Fields, SinkSpec};
 use crate::error::{Error, Result};
@@ -112,6 +113,9 @@ pub async fn verify(context: &SessionContext, job: &JobRef, deep: bool) -> Resul
             "job `{}` did not run split by split, so its documents cannot be traced to their source",
             job.name
         )));
+    }
+    if manifest.source.as_ref().is_some_and(SourceSpec::grows) {
+        return Err(Error::config(format!("job `{}` reads a topic, which `baler verify` does not audit yet", job.name)));
     }
     let receipts = state.receipts().await?;
     let letters = state.dead_letters().await?;

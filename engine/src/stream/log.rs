@@ -191,6 +191,20 @@ impl StreamLog {
         self.folder.create(&file("commits", commit.batch), commit).await.map(|_was_first| ())
     }
 
+    /// Notes as micro-batch `batch` that the query goes on behind `ranges`, which are empty.
+    ///
+    /// # Errors
+    /// Conflict, when this driver is fenced off or another one began this micro-batch.
+    pub async fn rewind(&self, batch: u64, epoch: u64, topic: &str, ranges: Vec<OffsetRange>) -> Result<BatchOffsets> {
+        let planned = BatchOffsets { schema_version: SCHEMA_VERSION, batch, epoch, topic: topic.to_string(), ranges, planned: Utc::now() };
+        let fixed = self.begin(planned.clone()).await?;
+        if fixed != planned {
+            return Err(Error::conflict(format!("query `{}` went on meanwhile; stop it and rewind again", self.query)));
+        }
+        self.commit(&BatchCommit::new(batch, epoch, None)).await?;
+        Ok(fixed)
+    }
+
     /// The job of a micro-batch.
     ///
     /// # Errors

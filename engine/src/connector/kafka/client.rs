@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
@@ -80,8 +81,11 @@ impl ClientContext for Complaints {
         }
     }
 
-    fn error(&self, _error: KafkaError, reason: &str) {
-        self.note(reason);
+    fn error(&self, error: KafkaError, reason: &str) {
+        // That all brokers are down says less than what was said before about each.
+        if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
+            self.note(reason);
+        }
     }
 }
 
@@ -193,6 +197,16 @@ impl Lease {
             waiting.push(self.consumer);
         }
     }
+}
+
+/// Events which are looked at in one call of [`refusal`].
+const EVENTS_MAX: u32 = 32;
+
+/// Whether the brokers refuse this user, which a call that failed does not say: it only waited in vain. Takes the consumer's events, and
+/// so its complaints; it must have no partition.
+pub(super) fn refusal(consumer: &Consumer) -> Option<KafkaError> {
+    let events = (0..EVENTS_MAX).filter_map(|_| consumer.poll(Duration::ZERO)?.err());
+    events.filter(|event| matches!(event.rdkafka_error_code(), Some(Code::Authentication | Code::SaslAuthenticationFailed))).last()
 }
 
 /// Does blocking `work` with a consumer, away from runtimes which must not wait.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::client::{Consumer, kafka_error, with_consumer};
+use super::client::{Consumer, kafka_error, refusal, with_consumer};
 use super::partition_object;
 use super::spec::{Bound, EARLIEST, KafkaSpec, LATEST, OffsetRange};
 use crate::connector::blob::Compression;
@@ -33,7 +33,7 @@ pub async fn resolve(spec: &KafkaSpec) -> Result<Vec<OffsetRange>> {
     }
     let table = spec.clone();
     with_consumer(spec, move |consumer| {
-        patiently(|| {
+        patiently(consumer, &table, || {
             let marks = watermarks(consumer, &table)?;
             let first = bound_offsets(consumer, &table, &table.starting, &marks)?;
             let end = bound_offsets(consumer, &table, &table.ending, &marks)?;
@@ -49,7 +49,7 @@ pub async fn resolve(spec: &KafkaSpec) -> Result<Vec<OffsetRange>> {
 /// As [`resolve`].
 pub(crate) async fn current(spec: &KafkaSpec) -> Result<Watermarks> {
     let table = spec.clone();
-    with_consumer(spec, move |consumer| patiently(|| watermarks(consumer, &table))).await
+    with_consumer(spec, move |consumer| patiently(consumer, &table, || watermarks(consumer, &table))).await
 }
 
 /// The first offsets of a table, by its `starting`, with the offsets which there are now.
@@ -59,7 +59,7 @@ pub(crate) async fn current(spec: &KafkaSpec) -> Result<Watermarks> {
 pub(crate) async fn starting(spec: &KafkaSpec) -> Result<(BTreeMap<i32, i64>, Watermarks)> {
     let table = spec.clone();
     with_consumer(spec, move |consumer| {
-        patiently(|| {
+        patiently(consumer, &table, || {
             let marks = watermarks(consumer, &table)?;
             Ok((bound_offsets(consumer, &table, &table.starting, &marks)?, marks))
         })
@@ -93,12 +93,17 @@ pub fn cut(spec: &KafkaSpec, ranges: &[OffsetRange]) -> Vec<Split> {
     splits
 }
 
-/// Tries again while brokers or leaders are missing.
-fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+/// Tries again while brokers or leaders are missing, but not where the brokers refuse the user.
+fn patiently<T>(consumer: &Consumer, spec: &KafkaSpec, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let started = Instant::now();
     loop {
         match attempt() {
-            Err(error) if error.is_retryable() && started.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+            Err(error) if error.is_retryable() && started.elapsed() < PATIENCE => {
+                if let Some(refused) = refusal(consumer) {
+                    return Err(kafka_error(spec, "reading the offsets of", &refused, Some(consumer.context())));
+                }
+                std::thread::sleep(PAUSE);
+            }
             Err(error) if error.is_retryable() => {
                 return Err(Error::new(
                     ErrorKind::Unreachable,
