@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use datafusion::arrow::array::{RecordBatch, UInt64Array};
@@ -28,6 +28,7 @@ use futures::stream::FuturesUnordered;
 use super::batch::BatchBuilder;
 use super::blob::BlobScanExec;
 use super::document::DocumentEncoder;
+use super::kafka::KafkaScanExec;
 use super::part::{TaskPartitions, part_name};
 use super::receipt::{DocumentDigest, DocumentFacts, Receipt, SCHEMA_VERSION};
 use super::split::{Split, leaf_table, splits_of};
@@ -181,7 +182,7 @@ impl ExecutionPlan for WriteExec {
 
 /// Nodes which treat each row by itself, so that running them split by split is the same as running them at once.
 fn is_row_wise(plan: &dyn ExecutionPlan) -> bool {
-    matches!(plan.name(), "ProjectionExec" | "FilterExec" | "CoalesceBatchesExec" | "CooperativeExec" | "BlobScanExec")
+    matches!(plan.name(), "ProjectionExec" | "FilterExec" | "CoalesceBatchesExec" | "CooperativeExec" | "BlobScanExec" | "KafkaScanExec")
         && plan.children().len() == 1
         // A filter may carry a LIMIT, which counts over all splits.
         && plan.fetch().is_none()
@@ -206,6 +207,9 @@ fn narrow_to_split(plan: &Arc<dyn ExecutionPlan>, split: &Split, log: &DeadLette
     if let Some(scan) = plan.downcast_ref::<BlobScanExec>() {
         return Ok(Arc::new(scan.with_input(input, log.clone())));
     }
+    if let Some(scan) = plan.downcast_ref::<KafkaScanExec>() {
+        return Ok(Arc::new(scan.with_input(input)));
+    }
     let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
     Ok(Arc::clone(plan).replace_children(vec![input], options)?)
 }
@@ -222,7 +226,7 @@ const OPEN_BYTES_MAX: u64 = 16 << 20;
 /// The next split of the queue, if there is room for it beside `open` splits of `bytes`.
 fn take_split(queue: &Mutex<VecDeque<Split>>, open: usize, bytes: u64) -> Result<Option<Split>> {
     let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-    let has_room = |split: &Split| open == 0 || (open < OPEN_SPLITS_MAX && bytes + split.length() <= OPEN_BYTES_MAX);
+    let has_room = |split: &Split| open == 0 || (open < OPEN_SPLITS_MAX && bytes + split.work_bytes() <= OPEN_BYTES_MAX);
     if !queue.front().is_some_and(has_room) {
         return Ok(None);
     }
@@ -279,9 +283,9 @@ impl PartWriter {
         let (mut count, mut bytes) = (0, 0);
         loop {
             while let Some(split) = take_split(queue, open.len(), bytes)? {
-                bytes += split.length();
+                bytes += split.work_bytes();
                 let state = state.as_ref();
-                open.push(async move { self.write_split(&split, state).await.map(|documents| (split.length(), documents)) });
+                open.push(async move { self.write_split(&split, state).await.map(|documents| (split.work_bytes(), documents)) });
             }
             let Some(ended) = open.next().await else { return Ok(count) };
             let (length, documents) = ended?;
@@ -352,6 +356,7 @@ impl PartWriter {
         let mut batches = BatchBuilder::new(self.spec.limits());
         let mut totals = Totals::default();
         loop {
+            let waited = Instant::now();
             let next = match batches.deadline() {
                 None => rows.next().await,
                 Some(deadline) => match tokio::time::timeout_at(deadline.into(), rows.next()).await {
@@ -364,6 +369,7 @@ impl PartWriter {
                     }
                 },
             };
+            COUNTERS.row_wait.add_since(waited);
             let Some(rows) = next else { break };
             let rows = rows?;
             let documents = self.encoder.encode(&rows)?;
@@ -385,14 +391,18 @@ impl PartWriter {
             self.documents.add(documents.len());
             for batch in batches.add(documents) {
                 self.document_bytes.add(batch.bytes().len());
+                let waited = Instant::now();
                 writer.write(batch).await?;
+                COUNTERS.sink_wait.add_since(waited);
             }
         }
         if let Some(batch) = batches.take() {
             self.document_bytes.add(batch.bytes().len());
             writer.write(batch).await?;
         }
+        let waited = Instant::now();
         let written = writer.finish().await?;
+        COUNTERS.sink_wait.add_since(waited);
         totals.already_there = written.already_there;
         totals.documents -= written.refused.len() as u64;
         totals.refused.extend(written.refused);

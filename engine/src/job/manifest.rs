@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::connector::SinkSpec;
-use crate::connector::blob::{BlobSpec, Compression};
+use crate::connector::blob::Compression;
 use crate::connector::receipt::SCHEMA_VERSION;
+use crate::connector::source::SourceSpec;
 use crate::connector::split::{Split, digest_id};
 use crate::error::{Error, Result};
 
@@ -50,7 +51,7 @@ pub struct Manifest {
     /// SHA-256 of the statement with its white space folded.
     pub statement_hash: String,
     /// What is read.
-    pub source: Option<BlobSpec>,
+    pub source: Option<SourceSpec>,
     /// What is written.
     pub sink: SinkSpec,
     /// Whether the statement runs split by split. If not, the job has one receipt, [`WHOLE`], and no objects here.
@@ -71,7 +72,7 @@ pub fn hash_statement(statement: &str) -> String {
 
 impl Manifest {
     /// A manifest over `splits`, which are sorted by object and offset.
-    pub fn new(job: &str, statement: &str, source: Option<BlobSpec>, sink: SinkSpec, splits: &[Split]) -> Self {
+    pub fn new(job: &str, statement: &str, source: Option<SourceSpec>, sink: SinkSpec, splits: &[Split]) -> Self {
         let mut objects: Vec<ManifestObject> = Vec::new();
         for split in splits {
             let range = ManifestSplit { id: split.id.clone(), start: split.start, end: split.end };

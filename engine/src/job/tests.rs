@@ -7,13 +7,15 @@ use datafusion::physical_plan::collect;
 use proptest::prelude::*;
 
 use super::JobRef;
+use super::folder::parse;
 use super::manifest::Manifest;
 use super::run::{bind, physical_plan};
-use super::state::{JobState, parse};
+use super::state::JobState;
 use crate::connector::SinkSpec;
 use crate::connector::blob::{BlobSpec, Compression};
 use crate::connector::bson::BsonSpec;
 use crate::connector::receipt::{Receipt, SCHEMA_VERSION};
+use crate::connector::source::SourceSpec;
 use crate::connector::split::Split;
 use crate::error::{Error, Result};
 use crate::runtime;
@@ -94,7 +96,7 @@ fn manifest(statement: &str, count: u64) -> Manifest {
     let splits: Vec<Split> = (0..count).map(|number| split(number, "file:///in")).collect();
     let source = BlobSpec::try_new("file:///in/", &HashMap::new()).unwrap();
     let sink = SinkSpec::Bson(BsonSpec::try_new("file:///out/", &HashMap::new()).unwrap());
-    Manifest::new("job", statement, Some(source), sink, &splits)
+    Manifest::new("job", statement, Some(SourceSpec::Blob(source)), sink, &splits)
 }
 
 proptest! {
