@@ -99,7 +99,7 @@ fn each_partition_is_a_task_of_its_own() {
 /// The message sizes of client, scheduler and executor: 17 MiB of text travel in a plan to the scheduler and in a task to the
 /// executor, and 20 MiB more come back. With 16777216 for `grpc-server-max-decoding-message-size` of the scheduler the plan
 /// was refused; of the executor, the task was, until all executors counted as lost. The client's own limit cannot be overridden from outside.
-/// Not shown: both encoding limits and the scheduler's `grpc-client-max-message-size`, for no answer that they bound is so large here.
+/// The scheduler's encoding limit bounds what Flight SQL answers: `flight_sql::a_value_of_20_mib_reaches_a_driver`.
 #[test]
 fn a_value_of_20_mib_reaches_the_client_and_one_of_17_mib_the_executors() {
     let (scratch, fleet) = (Scratch::new(), Fleet::start(1, &[]));
