@@ -1,5 +1,8 @@
 //! What the benchmarks share.
 
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 /// Any failure of a benchmark.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -41,4 +44,64 @@ pub fn peak_memory(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// Bytes of a chunk, as a job takes them by default.
+pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// Compresses the corpus on all cores, one compressor and one buffer a thread; seconds and compressed bytes.
+///
+/// # Errors
+/// When the encoder refuses a chunk.
+pub fn bare_loop(corpus: &[u8], effort: u8, cores: usize) -> Result<(f64, usize)> {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let chunks: Vec<&[u8]> = corpus.chunks(CHUNK_BYTES).collect();
+    let started = Instant::now();
+    let level = libdeflater::CompressionLvl::new(i32::from(effort)).map_err(|e| format!("{e:?}"))?;
+    let work = || -> std::result::Result<usize, String> {
+        let mut compressor = libdeflater::Compressor::new(level);
+        let mut out = vec![0; compressor.zlib_compress_bound(CHUNK_BYTES)];
+        let mut bytes = 0;
+        while let Some(chunk) = chunks.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+            bytes += compressor.zlib_compress(chunk, &mut out).map_err(|e| format!("{e:?}"))?;
+        }
+        Ok(bytes)
+    };
+    let total = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| "a thread panicked".to_string())?)
+            .sum::<std::result::Result<usize, String>>()
+    })?;
+    Ok((started.elapsed().as_secs_f64(), total))
+}
+
+/// What a process took.
+#[derive(Debug, Clone, Copy)]
+pub struct JobFigures {
+    /// From its start to its end.
+    pub seconds: f64,
+    /// Its peak resident memory.
+    pub peak_bytes: u64,
+}
+
+/// Runs a command to its end, its output thrown away.
+///
+/// # Errors
+/// When it cannot be started or fails.
+pub fn run_watched(command: &mut Command) -> Result<JobFigures> {
+    let started = Instant::now();
+    let mut job = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let mut peak_bytes = 0;
+    let status = loop {
+        // The peak so far is in the process's own books; the last look is at most 20 ms old.
+        peak_bytes = peak_memory(job.id()).unwrap_or(peak_bytes).max(peak_bytes);
+        match job.try_wait()? {
+            Some(status) => break status,
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    if status.success() { Ok(JobFigures { seconds, peak_bytes }) } else { Err(format!("{command:?} ended with {status}").into()) }
 }

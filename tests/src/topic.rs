@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -41,6 +42,15 @@ impl Record {
     pub fn new(value: impl Into<Vec<u8>>) -> Self {
         Self { value: Some(value.into()), ..Self::default() }
     }
+}
+
+/// The values of a topic.
+#[derive(Debug, Default)]
+pub struct Values {
+    /// All of them.
+    pub bytes: Vec<u8>,
+    /// How many.
+    pub records: u64,
 }
 
 /// All records of a topic: (partition, offset) → record.
@@ -164,8 +174,25 @@ impl Topic<'_> {
     /// When the broker does not answer.
     pub fn read(&self) -> Records {
         let mut config = self.kafka.config();
-        config.set("group.id", random_name("checker")).set("enable.partition.eof", "true").set("isolation.level", "read_committed");
-        config.set("auto.offset.reset", "earliest").set("fetch.message.max.bytes", "33554432").set("enable.auto.commit", "false");
+        config.set("isolation.level", "read_committed").set("fetch.message.max.bytes", "33554432");
+        let mut records = Records::new();
+        self.consume(config, |message| {
+            let headers =
+                message.headers().map(|all| all.iter().map(|one| (one.key.to_string(), one.value.unwrap_or_default().to_vec())).collect());
+            let record = Record {
+                key: message.key().map(<[u8]>::to_vec),
+                value: message.payload().map(<[u8]>::to_vec),
+                headers: headers.unwrap_or_default(),
+            };
+            assert!(records.insert((message.partition(), message.offset()), record).is_none(), "a record came twice");
+        });
+        records
+    }
+
+    /// Reads all partitions from their first record to their end.
+    fn consume(&self, mut config: ClientConfig, mut take: impl FnMut(&BorrowedMessage<'_>)) {
+        config.set("group.id", random_name("checker")).set("enable.partition.eof", "true");
+        config.set("auto.offset.reset", "earliest").set("enable.auto.commit", "false");
         let consumer: BaseConsumer = config.create().expect("a consumer of the harness");
         let metadata = consumer.fetch_metadata(Some(&self.name), DEADLINE).expect("the broker answers");
         let partitions: Vec<i32> = metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect();
@@ -175,25 +202,27 @@ impl Topic<'_> {
         }
         consumer.assign(&list).expect("partitions are assigned");
         let mut open = partitions.len();
-        let mut records = Records::new();
         while open > 0 {
             match consumer.poll(DEADLINE) {
-                Some(Ok(message)) => {
-                    let headers = message
-                        .headers()
-                        .map(|all| all.iter().map(|one| (one.key.to_string(), one.value.unwrap_or_default().to_vec())).collect());
-                    let record = Record {
-                        key: message.key().map(<[u8]>::to_vec),
-                        value: message.payload().map(<[u8]>::to_vec),
-                        headers: headers.unwrap_or_default(),
-                    };
-                    assert!(records.insert((message.partition(), message.offset()), record).is_none(), "a record came twice");
-                }
+                Some(Ok(message)) => take(&message),
                 Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
                 other => panic!("the consumer of the harness failed: {other:?}"),
             }
         }
-        records
+    }
+
+    /// All values one behind the other, each with a line feed, by a bare loop with librdkafka's own settings: for benchmarks.
+    ///
+    /// # Panics
+    /// When the broker does not answer.
+    pub fn read_values(&self) -> Values {
+        let mut values = Values::default();
+        self.consume(self.kafka.config().set("check.crcs", "true").clone(), |message| {
+            values.bytes.extend_from_slice(message.payload().unwrap_or_default());
+            values.bytes.push(b'\n');
+            values.records += 1;
+        });
+        values
     }
 
     /// The offsets which a group has committed, by partition.

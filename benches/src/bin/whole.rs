@@ -7,15 +7,11 @@
 //! them. `CPU` is the ratio of CPU seconds, kernel's included: it leaves out only the time in which cores are idle.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use baler::function::zlib::choose_effort;
-use baler_benches::{Result, cpu_seconds_of, median, peak_memory, spread};
+use baler_benches::{CHUNK_BYTES, JobFigures, Result, bare_loop, cpu_seconds_of, median, run_watched, spread};
 use clap::Parser;
-
-/// Bytes of a chunk, as the job takes them by default.
-const CHUNK_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -102,63 +98,16 @@ fn read_corpus(folder: &Path) -> Result<Vec<u8>> {
     Ok(corpus)
 }
 
-/// Compresses the corpus on all cores, one compressor and one buffer a thread; seconds and compressed bytes.
-fn bare_loop(corpus: &[u8], effort: u8, cores: usize) -> Result<(f64, usize)> {
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let chunks: Vec<&[u8]> = corpus.chunks(CHUNK_BYTES).collect();
-    let started = Instant::now();
-    let level = libdeflater::CompressionLvl::new(i32::from(effort)).map_err(|e| format!("{e:?}"))?;
-    let work = || -> std::result::Result<usize, String> {
-        let mut compressor = libdeflater::Compressor::new(level);
-        let mut out = vec![0; compressor.zlib_compress_bound(CHUNK_BYTES)];
-        let mut bytes = 0;
-        while let Some(chunk) = chunks.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-            bytes += compressor.zlib_compress(chunk, &mut out).map_err(|e| format!("{e:?}"))?;
-        }
-        Ok(bytes)
-    };
-    let total = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().map_err(|_| "a thread panicked".to_string())?)
-            .sum::<std::result::Result<usize, String>>()
-    })?;
-    Ok((started.elapsed().as_secs_f64(), total))
-}
-
-struct JobFigures {
-    seconds: f64,
-    peak_bytes: u64,
-}
-
 /// Runs the job as a user does: a whole process, start-up included.
 fn whole_job(baler: &Path, folder: &Path, data: &Path, pair: usize) -> Result<JobFigures> {
     let (dump, state) = (folder.join(format!("dump-{pair}")), folder.join(format!("state-{pair}")));
-    let started = Instant::now();
-    let mut job = Command::new(baler)
-        .args(["run", concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/compress.sql"), "--job", "bench", "--state"])
-        .arg(&state)
-        .args(["--set", &format!("INPUT={}/", data.display()), "--set", &format!("OUTPUT={}", dump.display())])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let mut peak_bytes = 0;
-    let status = loop {
-        // The peak so far is in the process's own books; the last look is at most 20 ms old.
-        peak_bytes = peak_memory(job.id()).unwrap_or(peak_bytes).max(peak_bytes);
-        match job.try_wait()? {
-            Some(status) => break status,
-            None => std::thread::sleep(Duration::from_millis(20)),
-        }
-    };
-    let seconds = started.elapsed().as_secs_f64();
-    if !status.success() {
-        return Err(format!("the job ended with {status}").into());
-    }
+    let mut job = Command::new(baler);
+    job.args(["run", concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/compress.sql"), "--job", "bench", "--state"]).arg(&state);
+    job.args(["--set", &format!("INPUT={}/", data.display()), "--set", &format!("OUTPUT={}", dump.display())]);
+    let figures = run_watched(&mut job)?;
     std::fs::remove_dir_all(dump)?;
     std::fs::remove_dir_all(state)?;
-    Ok(JobFigures { seconds, peak_bytes })
+    Ok(figures)
 }
 
 fn run(command: &mut Command) -> Result<()> {

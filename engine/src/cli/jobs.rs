@@ -15,6 +15,7 @@ use crate::job::state::{Commit, JobState};
 use crate::options::format_bytes;
 use crate::session::SessionParts;
 use crate::store::locate;
+use crate::stream::log::StreamLog;
 
 #[derive(Debug, Args)]
 pub(super) struct JobsArgs {
@@ -27,7 +28,7 @@ pub(super) struct JobsArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// All jobs in the state folder (the default).
+    /// All jobs and streaming queries in the state folder (the default); of a query, micro-batches are counted in place of splits.
     List,
     /// One job: its statement, splits, receipts, dead letters.
     Show {
@@ -44,7 +45,7 @@ enum Action {
     },
 }
 
-/// A job for lists and machines.
+/// A job or a query for lists and machines.
 #[derive(Debug, Serialize)]
 struct JobSummary {
     job: String,
@@ -90,13 +91,14 @@ pub(super) async fn cancel_waves(fleet: &Fleet, name: &str) -> Result<usize> {
     Ok(cancelled)
 }
 
-async fn list(state: &str, parts: &SessionParts, output: Output) -> Result<()> {
+async fn list(folder: &str, parts: &SessionParts, output: Output) -> Result<()> {
     let env = parts.local()?.runtime_env();
     let mut jobs = Vec::new();
-    for name in job_names(&locate(&env, state)?).await? {
-        let state = JobState::open(&env, &JobRef::try_new(state, &name)?)?;
-        if let Some(manifest) = state.manifest().await? {
-            jobs.push(summarize(&state, &manifest).await?);
+    for name in job_names(&locate(&env, folder)?).await? {
+        let state = JobState::open(&env, &JobRef::try_new(folder, &name)?)?;
+        match state.manifest().await? {
+            Some(manifest) => jobs.push(summarize(&state, &manifest).await?),
+            None => jobs.extend(summarize_query(&StreamLog::open(&env, folder, &name)?, name).await?),
         }
     }
     if output == Output::Json {
@@ -153,4 +155,21 @@ async fn summarize(state: &JobState, manifest: &Manifest) -> Result<JobSummary> 
         dead_letters: state.dead_letters().await?.len(),
         commit,
     })
+}
+
+/// A streaming query, if there is one: its micro-batches in place of splits, its drivers in place of attempts.
+async fn summarize_query(log: &StreamLog, name: String) -> Result<Option<JobSummary>> {
+    let Some(last) = log.last_offsets().await? else { return Ok(None) };
+    let is_committed = log.commit_of(last.batch).await?.is_some();
+    Ok(Some(JobSummary {
+        job: name,
+        status: "streaming",
+        splits: last.batch as usize + 1,
+        splits_done: last.batch as usize + usize::from(is_committed),
+        objects: last.ranges.len(),
+        source_bytes: 0,
+        attempts: log.drivers().await? as usize,
+        dead_letters: 0,
+        commit: None,
+    }))
 }

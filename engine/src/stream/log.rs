@@ -128,6 +128,14 @@ impl StreamLog {
         }
     }
 
+    /// How many drivers the query has had.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn drivers(&self) -> Result<u64> {
+        Ok(self.newest("epochs").await?.unwrap_or_default())
+    }
+
     /// Refuses to go on when a later driver has claimed the query.
     ///
     /// # Errors

@@ -205,8 +205,15 @@ const EVENTS_MAX: u32 = 32;
 /// Whether the brokers refuse this user, which a call that failed does not say: it only waited in vain. Takes the consumer's events, and
 /// so its complaints; it must have no partition.
 pub(super) fn refusal(consumer: &Consumer) -> Option<KafkaError> {
-    let events = (0..EVENTS_MAX).filter_map(|_| consumer.poll(Duration::ZERO)?.err());
-    events.filter(|event| matches!(event.rdkafka_error_code(), Some(Code::Authentication | Code::SaslAuthenticationFailed))).last()
+    let mut refused = None;
+    for _ in 0..EVENTS_MAX {
+        if let Some(Err(event)) = consumer.poll(Duration::ZERO)
+            && matches!(event.rdkafka_error_code(), Some(Code::Authentication | Code::SaslAuthenticationFailed))
+        {
+            refused = Some(event);
+        }
+    }
+    refused
 }
 
 /// Does blocking `work` with a consumer, away from runtimes which must not wait.

@@ -1,0 +1,106 @@
+//! A topic on a real broker into a dump, against a bare consumer loop and a bare compression loop over the same records, in one run.
+//!
+//! The consumer only reads; the compressor works from memory on all cores. `ratio` is the slower one's time over that of `baler stream
+//! --available-now`, start-up included, which does both and writes; `CPU` is the sum of their CPU seconds over its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use baler::function::zlib::choose_effort;
+use baler_benches::{CHUNK_BYTES, JobFigures, Result, bare_loop, cpu_seconds_of, median, run_watched, spread};
+use baler_tests::kafka::Kafka;
+use baler_tests::topic::Topic;
+use clap::Parser;
+
+#[derive(Debug, Parser)]
+struct Args {
+    /// The `baler` binary to measure.
+    #[arg(long)]
+    baler: PathBuf,
+    /// Bytes of all records, of about 1 KB each.
+    #[arg(long, default_value = "1GiB")]
+    size: String,
+    /// Kafka partitions.
+    #[arg(long, default_value = "20")]
+    partitions: String,
+    /// Rounds; the first one is not counted.
+    #[arg(long, default_value_t = 4)]
+    rounds: usize,
+    /// Where the figures are kept as JSON.
+    #[arg(long, default_value = "target/benches/feed.json")]
+    json: PathBuf,
+}
+
+#[expect(clippy::print_stdout, reason = "the figures belong on stdout")]
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let (kafka, folder) = (Kafka::start(), tempfile::tempdir()?);
+    let topic = kafka.find("bench");
+    run_watched(Command::new(&args.baler).args([
+        "generate",
+        "--size",
+        &args.size,
+        "--partitions",
+        &args.partitions,
+        "--to",
+        &topic.url(),
+    ]))?;
+    let cores = std::thread::available_parallelism()?.get();
+    let own = || cpu_seconds_of(std::process::id()).ok_or("no /proc/self/stat");
+    let (mut rates, mut ratios, mut cpu, mut peak, mut records) = (vec![], vec![], vec![], 0, 0);
+    for round in 0..args.rounds {
+        let (before, started) = (own()?, Instant::now());
+        let values = topic.read_values();
+        let consumer_seconds = started.elapsed().as_secs_f64();
+        let consumed = own()?;
+        records = values.records;
+        let sample: Vec<&[u8]> = values.bytes.chunks(CHUNK_BYTES).take(16).collect();
+        let effort = choose_effort(&sample, 9);
+        let chosen = own()?;
+        let (loop_seconds, _) = bare_loop(&values.bytes, effort, cores)?;
+        let compressed = own()?;
+        drop(values);
+        let feed = run_feed(&args.baler, folder.path(), &topic, round)?;
+        let after = own()?;
+        if round > 0 {
+            rates.push(records as f64 / feed.seconds * 60.0 / 1e6);
+            ratios.push(consumer_seconds.max(loop_seconds) / feed.seconds);
+            let bare = consumed.own - before.own + compressed.own - chosen.own;
+            cpu.push(bare / (after.children - compressed.children));
+            peak = peak.max(feed.peak_bytes);
+            println!("consumer {consumer_seconds:.2} s, compression {loop_seconds:.2} s, feed {:.2} s", feed.seconds);
+        }
+    }
+    let (low, high) = spread(&ratios);
+    println!("{} in {records} records over {} partitions, {cores} cores shared with the broker", args.size, args.partitions);
+    println!("{:.1} M records a minute, {:.3} ({low:.3}–{high:.3}) of the slower bare loop", median(&rates), median(&ratios));
+    println!("CPU, both bare loops ÷ feed: {:.3}; peak memory {} MiB", median(&cpu), peak >> 20);
+    let figures = serde_json::json!({
+        "size": args.size, "partitions": args.partitions, "records": records, "million_records_per_minute": rates, "ratio": ratios,
+        "ratio_median": median(&ratios), "cpu_ratio": cpu, "cpu_ratio_median": median(&cpu), "peak_bytes": peak,
+    });
+    if let Some(folder) = args.json.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(&args.json, serde_json::to_vec_pretty(&figures)?)?;
+    kafka.kill();
+    Ok(())
+}
+
+/// Streams all that the topic holds into a dump.
+fn run_feed(baler: &Path, folder: &Path, topic: &Topic<'_>, round: usize) -> Result<JobFigures> {
+    let own = folder.join(format!("round-{round}"));
+    std::fs::create_dir(&own)?;
+    let statement = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/stream.sql"))?;
+    let statement =
+        statement.replace("STORED AS MONGODB", "STORED AS BSON").replace("OPTIONS ('mongodb.indexes' 'compression_ratio, timestamp')", "");
+    let file = own.join("stream.sql");
+    std::fs::write(&file, statement)?;
+    let mut feed = Command::new(baler);
+    feed.arg("stream").arg(&file).args(["--name", "bench", "--available-now", "--state"]).arg(own.join("state"));
+    feed.args(["--set", &format!("INPUT={}", topic.url()), "--set", &format!("OUTPUT={}", own.join("dump").display())]);
+    let figures = run_watched(&mut feed)?;
+    std::fs::remove_dir_all(own)?;
+    Ok(figures)
+}
