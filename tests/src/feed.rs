@@ -38,6 +38,8 @@ pub struct Feed<'a> {
     pub sink: Sink<'a>,
     /// Options of the source, with the `kafka.` prefix.
     pub options: Vec<(&'static str, String)>,
+    /// Options of the sink, with its prefix.
+    pub sink_options: Vec<(&'static str, &'static str)>,
     /// The statement behind the two tables.
     pub insert: String,
     /// The environment of `baler`.
@@ -58,6 +60,7 @@ impl<'a> Feed<'a> {
             name: "feed".to_string(),
             sink: Sink::Bson(scratch.join("dump")),
             options: vec![("kafka.chunk_size", "16KiB".to_string())],
+            sink_options: Vec::new(),
             insert: INSERT.to_string(),
             variables: Vec::new(),
             scheduler: None,
@@ -94,7 +97,7 @@ impl<'a> Feed<'a> {
 
     fn write_sql(&self) -> String {
         let file = self.scratch.join("feed.sql");
-        fs::write(&file, self.source_table() + &self.sink.table(&[]) + &self.insert).expect("cannot write a SQL file");
+        fs::write(&file, self.source_table() + &self.sink.table(&self.sink_options) + &self.insert).expect("cannot write a SQL file");
         file.display().to_string()
     }
 

@@ -4,6 +4,7 @@
 //! 2 usage or configuration, 3 a server cannot be reached.
 
 mod checkpoint;
+mod dead_letters;
 mod demo;
 mod generate;
 mod jobs;
@@ -53,6 +54,8 @@ enum Command {
     Jobs(jobs::JobsArgs),
     /// Shows where a streaming query is, or makes it go back.
     Checkpoint(checkpoint::CheckpointArgs),
+    /// Lists the pieces of input which a job or query could not write.
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Runs the scheduler of a fleet.
     Scheduler(Box<servers::SchedulerArgs>),
     /// Runs an executor of a fleet.
@@ -126,6 +129,7 @@ async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
         Command::Generate(args) => generate::run(args, output).await,
         Command::Jobs(args) => jobs::run(args, parts, output).await,
         Command::Checkpoint(args) => checkpoint::run(args, parts, output).await,
+        Command::DeadLetters(args) => dead_letters::run(args, parts, output).await,
         Command::Scheduler(args) => servers::run_scheduler(*args, parts).await,
         Command::Executor(args) => servers::run_executor(*args, parts).await,
     }

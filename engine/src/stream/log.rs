@@ -218,8 +218,12 @@ impl StreamLog {
     /// # Errors
     /// Config, when the URL is not valid.
     pub fn job(&self, state: &str, batch: u64) -> Result<JobRef> {
-        let query = &self.query;
-        JobRef::try_new(&format!("{}/{query}/batches", state.trim_end_matches('/')), &format!("{query}.{batch:09}"))
+        JobRef::try_new(&self.batches_url(state), &format!("{}.{batch:09}", self.query))
+    }
+
+    /// The state folder of the jobs of all micro-batches.
+    pub fn batches_url(&self, state: &str) -> String {
+        format!("{}/{}/batches", state.trim_end_matches('/'), self.query)
     }
 
     /// How people name the log.
