@@ -36,6 +36,8 @@ use crate::connector::write::WriteExec;
 use crate::error::{Error, Result};
 use crate::hex::{from_hex, to_hex};
 use crate::job::JobRef;
+use crate::job::item::{ItemExec, ItemTable};
+use crate::job::restore::RestoreTask;
 
 /// In front of everything that is ours. No protobuf message begins like this: a zero is no valid tag.
 const MARK: &[u8] = b"\0baler ";
@@ -48,6 +50,7 @@ enum NodeSpec {
     Write { sink: SinkSpec, job: Option<JobRef> },
     CompressedScan { compression: String },
     DocumentScan { source: SinkSpec, schema: String, limit: Option<usize> },
+    Restore(RestoreTask),
 }
 
 /// A table of ours.
@@ -56,6 +59,7 @@ enum NodeSpec {
 enum TableSpec {
     Blob { spec: BlobSpec, tasks: Option<Vec<Vec<Split>>> },
     Sink { spec: SinkSpec, job: Option<JobRef> },
+    Restore(ItemTable<RestoreTask>),
 }
 
 fn put(spec: &impl Serialize, buffer: &mut Vec<u8>) -> Result<()> {
@@ -121,6 +125,7 @@ impl LogicalExtensionCodec for LogicalCodec {
         Ok(match take(buffer)? {
             Some(TableSpec::Blob { spec, tasks }) => Arc::new(BlobTable { spec, tasks }),
             Some(TableSpec::Sink { spec, job }) => Arc::new(SinkTable { spec, schema, job }),
+            Some(TableSpec::Restore(table)) => Arc::new(table),
             None => return self.ballista.try_decode_table_provider(buffer, name, schema, context),
         })
     }
@@ -136,6 +141,9 @@ impl LogicalExtensionCodec for LogicalCodec {
         }
         if let Some(sink) = table.downcast_ref::<SinkTable>() {
             return Ok(put(&TableSpec::Sink { spec: sink.spec.clone(), job: sink.job.clone() }, buffer)?);
+        }
+        if let Some(restore) = table.downcast_ref::<ItemTable<RestoreTask>>() {
+            return Ok(put(&TableSpec::Restore(restore.clone()), buffer)?);
         }
         self.ballista.try_encode_table_provider(name, table, buffer)
     }
@@ -204,6 +212,7 @@ impl PhysicalExtensionCodec for PhysicalCodec {
             NodeSpec::DocumentScan { source, schema, limit } => {
                 Arc::new(DocumentScanExec::try_new(input, source, schema_from_text(&schema)?, limit)?)
             }
+            NodeSpec::Restore(task) => Arc::new(ItemExec::try_new(input, task)?),
             NodeSpec::CompressedScan { compression } => Arc::new(CompressedScanExec::restore(&input, &compression)?),
         })
     }
@@ -222,6 +231,8 @@ impl PhysicalExtensionCodec for PhysicalCodec {
             NodeSpec::CompressedScan { compression: scan.compression().to_string() }
         } else if let Some(scan) = node.downcast_ref::<DocumentScanExec>() {
             NodeSpec::DocumentScan { source: scan.spec().clone(), schema: schema_to_text(&scan.schema())?, limit: scan.limit() }
+        } else if let Some(restore) = node.downcast_ref::<ItemExec<RestoreTask>>() {
+            NodeSpec::Restore(restore.task().clone())
         } else {
             return self.ballista.try_encode(node, buffer, converter);
         };

@@ -37,6 +37,10 @@ pub struct Counters {
     pub sink_docs: Counter,
     /// `baler_splits_total`: splits with a receipt.
     pub splits: Counter,
+    /// `baler_restored_bytes_total`: raw bytes on their way to a restored object.
+    pub restored_bytes: Counter,
+    /// `baler_restored_objects_total`: objects which were restored and are durable.
+    pub restored_objects: Counter,
 }
 
 /// The counters of this process.
@@ -46,6 +50,8 @@ pub static COUNTERS: Counters = Counters {
     sink_bytes: Counter::new(),
     sink_docs: Counter::new(),
     splits: Counter::new(),
+    restored_bytes: Counter::new(),
+    restored_objects: Counter::new(),
 };
 
 /// What a run has done so far: the one source of every progress display.
@@ -63,6 +69,13 @@ impl Figures {
     /// Those of a run in this process, as they happen.
     pub fn of_process() -> Self {
         Self { raw_bytes: COUNTERS.source_bytes.get(), stored_bytes: COUNTERS.sink_bytes.get(), documents: COUNTERS.sink_docs.get() }
+    }
+}
+
+impl Figures {
+    /// Those of a restore: `documents` are the objects which are written.
+    pub fn of_restore() -> Self {
+        Self { raw_bytes: COUNTERS.restored_bytes.get(), stored_bytes: 0, documents: COUNTERS.restored_objects.get() }
     }
 }
 

@@ -16,6 +16,7 @@
 //! | `defaults` | each default of the cluster which differs from Ballista's: what would go wrong without it |
 //! | `read_back` | stored documents read by SQL |
 //! | `flight_sql` | SQL from other programs: a Python and a Java client on a fleet |
+//! | `restore` | the original objects come back, whatever is killed; what is damaged does not |
 //! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
 
@@ -32,5 +33,6 @@ mod kill;
 mod queries;
 mod read_back;
 mod refusal;
+mod restore;
 mod round_trip;
 mod s3;

@@ -102,6 +102,7 @@ fn print_next(dir: &Path) {
     print_line(format!("  see the documents      ls -l {dir}/dump/compressed_data"));
     print_line(format!("  see the job's state    ls {dir}/state/demo"));
     print_line(format!("  verify it again        baler verify --job demo --state {dir}/state --deep"));
+    print_line(format!("  get the data back      baler restore --job demo --state {dir}/state --to {dir}/back"));
     print_line(format!(
         "  your own data          baler run sql/compress.sql --job mine --state ./baler-state --set INPUT=s3://bucket/prefix/ --set OUTPUT={dir}/mine"
     ));

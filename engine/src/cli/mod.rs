@@ -7,6 +7,7 @@ mod demo;
 mod generate;
 mod jobs;
 mod progress;
+mod restore;
 mod run;
 mod servers;
 mod sql;
@@ -43,6 +44,8 @@ enum Command {
     Sql(sql::SqlArgs),
     /// Reconciles a job's manifest, receipts, stored documents and (with --deep) source bytes.
     Verify(verify::VerifyArgs),
+    /// Writes the original objects of a finished job back, byte for byte; the same command again resumes it.
+    Restore(restore::RestoreArgs),
     /// Makes sample data in files or S3.
     Generate(generate::GenerateArgs),
     /// Lists jobs, shows one, or stops one on a fleet.
@@ -116,6 +119,7 @@ async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
         Command::Run(args) => run::run(args, parts, output).await,
         Command::Sql(args) => sql::run(args, parts).await,
         Command::Verify(args) => verify::run(args, parts, output).await,
+        Command::Restore(args) => restore::run(args, parts, output).await,
         Command::Generate(args) => generate::run(args, output).await,
         Command::Jobs(args) => jobs::run(args, parts, output).await,
         Command::Scheduler(args) => servers::run_scheduler(*args, parts).await,

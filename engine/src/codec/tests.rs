@@ -16,6 +16,9 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::connector::split::leaf_rows;
+use crate::connector::stored::StoredSplit;
+use crate::job::restore::RestoreObject;
 use crate::job::run::bind;
 use crate::session::{Place, SessionParts, runtime_env};
 use crate::statement;
@@ -87,6 +90,9 @@ fn specs(plan: &Arc<dyn ExecutionPlan>) -> Vec<String> {
             found.push(format!("CompressedScanExec {}", scan.compression()));
         } else if let Some(scan) = node.downcast_ref::<DocumentScanExec>() {
             found.push(format!("DocumentScanExec {:?} {:?} {:?}", scan.spec(), scan.schema(), scan.limit()));
+        } else if let Some(restore) = node.downcast_ref::<ItemExec<RestoreTask>>() {
+            let objects = leaf_rows::<RestoreObject>(node.children()[0].as_ref()).unwrap();
+            found.push(format!("RestoreExec {:?} {objects:?}", restore.task()));
         }
         Ok(TreeNodeRecursion::Continue)
     })
@@ -126,9 +132,13 @@ async fn send(fleet: &Fleet, tables: &str, text: &str, job: Option<&JobRef>) -> 
     if let (Some(job), LogicalPlan::Dml(insert)) = (job, &plan) {
         plan = bind(insert, job, Some(&[vec![split("a"), split("b")], vec![split("c")]])).unwrap();
     }
+    send_plan(fleet, &plan).await
+}
+
+async fn send_plan(fleet: &Fleet, plan: &LogicalPlan) -> Sent {
     let codec = fleet.client.state().config().ballista_logical_extension_codec();
     let mut logical = Vec::new();
-    LogicalPlanNode::try_from_logical_plan(&plan, codec.as_ref()).unwrap().try_encode(&mut logical).unwrap();
+    LogicalPlanNode::try_from_logical_plan(plan, codec.as_ref()).unwrap().try_encode(&mut logical).unwrap();
 
     let planned = fleet.scheduler.state().create_physical_plan(&receive(fleet, &logical).unwrap()).await.unwrap();
     let codec = fleet.scheduler.state().config().ballista_physical_extension_codec();
@@ -154,6 +164,23 @@ fn split(id: &str) -> Split {
     let compression = crate::connector::blob::Compression::Zstd;
     let (object, version) = ("s3://b/ä 'x'".to_string(), "\"etag\"".to_string());
     Split { id: id.to_string(), object, version, size: 9, last_modified: -1, compression, start: 0, end: 9 }
+}
+
+/// The plan of a restore: two tasks of an object each.
+fn restore_plan(fleet: &Fleet) -> LogicalPlan {
+    let source = SinkSpec::Bson(crate::connector::bson::BsonSpec::try_new("s3://b/dump", &std::collections::HashMap::new()).unwrap());
+    let object = |id: &str| RestoreObject {
+        object: "s3://b/ä 'x'".to_string(),
+        version: "\"etag\"".to_string(),
+        last_modified: -1,
+        target: "s3://b/new/ä 'x'".to_string(),
+        packing: crate::connector::blob::Compression::Xz,
+        bytes: 9,
+        splits: vec![StoredSplit { id: id.to_string(), first: 0, next: 9, documents: 3, digest: "00".to_string() }],
+    };
+    let task = RestoreTask { source, overwrite: true, partial: false };
+    let table = ItemTable { task, items: vec![vec![object("a")], vec![object("b")]] };
+    fleet.client.read_table(Arc::new(table)).unwrap().into_unoptimized_plan()
 }
 
 fn job() -> JobRef {
@@ -195,6 +222,10 @@ fn every_node_and_table_arrives_as_it_was_sent() {
         read.expect_same().expect_nodes(&["DocumentScanExec"]);
         let words = send(&fleet, &tables, "SELECT a.word FROM words a JOIN words b ON a.id = b.id ORDER BY a.word", None).await;
         words.expect_same().expect_nodes(&["CompressedScanExec gz"]);
+        let restore = send_plan(&fleet, &restore_plan(&fleet)).await;
+        restore.expect_same().expect_nodes(&["RestoreExec", "overwrite: true, partial: false", "s3://b/new/ä 'x'", "documents: 3"]);
+        let splits = displayable(restore.received.as_ref()).indent(true).to_string();
+        assert!(splits.contains("partitions=2"), "{splits}");
     });
 }
 
@@ -284,13 +315,23 @@ fn samples() -> Vec<Vec<u8>> {
                 })
                 .unwrap();
         }
+        let restore = restore_plan(&fleet);
+        let planned = send_plan(&fleet, &restore).await.planned;
+        let mut bytes = Vec::new();
+        PhysicalCodec::default().try_encode(planned, &mut bytes, &DefaultPhysicalProtoConverter {}).unwrap();
+        samples.push(bytes);
+        let LogicalPlan::TableScan(scan) = &restore else { panic!("a restore is the scan of its table") };
+        let mut bytes = Vec::new();
+        let provider = datafusion::datasource::source_as_provider(&scan.source).unwrap();
+        LogicalCodec::default().try_encode_table_provider(&scan.table_name, provider, &mut bytes).unwrap();
+        samples.push(bytes);
         for table in ["objects", "collection", "dump"] {
             let provider = fleet.client.table_provider(table).await.unwrap();
             let mut bytes = Vec::new();
             LogicalCodec::default().try_encode_table_provider(&TableReference::bare(table), provider, &mut bytes).unwrap();
             samples.push(bytes);
         }
-        assert_eq!(samples.len(), 7, "write, blob scan, document scan, compressed scan, three tables");
+        assert_eq!(samples.len(), 9, "write, blob scan, document scan, compressed scan, restore, four tables");
         samples
     })
 }

@@ -8,8 +8,10 @@
 //! | [`batch`] | documents → batches under the limits of a sink |
 //! | [`mod@write`] | the plan node which writes, split by split |
 //! | [`documents`] | stored documents as a table: what SELECT reads of a sink |
+//! | [`queue`] | the splits of a writing node, shared by its partitions |
 //! | [`part`] | names of what a join, an aggregate or a sort writes |
 //! | [`receipt`] | what a finished split wrote |
+//! | [`stored`] | the documents of one split, read ahead in order of offset |
 //! | [`mongodb`], [`bson`] | the two sinks |
 //!
 //! A further sink is a folder with a spec, a [`SinkWriter`] and a line in [`SinkSpec`].
@@ -21,9 +23,11 @@ pub mod document;
 pub mod documents;
 pub mod mongodb;
 pub mod part;
+pub mod queue;
 pub mod receipt;
 pub mod sink;
 pub mod split;
+pub mod stored;
 pub mod write;
 
 use std::sync::Arc;
@@ -37,6 +41,7 @@ use serde::{Deserialize, Serialize};
 
 use self::batch::BatchLimits;
 use self::documents::Part;
+use self::stored::StoredSplit;
 use crate::error::Result;
 use crate::job::JobRef;
 use crate::runtime;
@@ -145,12 +150,29 @@ impl SinkSpec {
     pub async fn fetch(&self, env: &Arc<RuntimeEnv>, part: &str, ids: &[String]) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
         match self {
             Self::Mongodb(spec) => mongodb::read::fetch(spec, ids).await,
-            Self::Bson(spec) => bson::read::fetch(spec, env, part).await,
+            Self::Bson(spec) => bson::read::split_documents(spec, env, part),
         }
     }
 }
 
 impl SinkSpec {
+    /// The documents of one split of an object, in order of offset as they were written, read ahead.
+    ///
+    /// # Errors
+    /// As [`Self::stored`].
+    pub fn split_documents(
+        &self,
+        env: &Arc<RuntimeEnv>,
+        object: &str,
+        version: &str,
+        split: &StoredSplit,
+    ) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+        match self {
+            Self::Mongodb(spec) => mongodb::chain::split_documents(spec, object, version, split),
+            Self::Bson(spec) => bson::read::split_documents(spec, env, &split.id),
+        }
+    }
+
     /// What there is to read, in about `wanted` parts.
     ///
     /// # Errors

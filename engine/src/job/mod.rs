@@ -9,10 +9,18 @@
 //! | `waves` | how the driver writes on a fleet: waves of splits until each has its receipt |
 //! | [`verify`] | the auditor: manifest, receipts and stored documents against each other and the source |
 //! | `compare` | its deep part: one split's documents against the bytes of the source |
+//! | [`restore`] | the original objects, written back |
+//! | `payload` | one stored document → its bytes, proven |
+//! | [`item`] | the plan node of `restore` and `verify`: one answer an item |
+//! | `dispatch` | all items of it, here or on a fleet |
 
 mod compare;
 pub mod dead_letter;
+mod dispatch;
+pub mod item;
 pub mod manifest;
+mod payload;
+pub mod restore;
 pub mod run;
 pub mod state;
 pub mod verify;
