@@ -60,7 +60,7 @@ impl ObjectWriter {
         let writer = BufWriter::with_capacity(Arc::clone(&target.store), target.path.clone(), capacity)
             .with_max_concurrency(PARTS_IN_FLIGHT)
             .with_attributes(shape.attributes.clone());
-        Ok(Self { part: Turn::Idle(Part::Remote(Upload { uri: target.uri.clone(), writer: Some(writer) })), shape })
+        Ok(Self { part: Turn::Idle(Part::Remote(Box::new(Upload { uri: target.uri.clone(), writer: Some(writer) }))), shape })
     }
 
     /// Adds bytes; returns as soon as there is room for the next. Not cancel-safe: a dropped call leaves the object unfinished.
@@ -110,7 +110,7 @@ pub fn local_path(location: &Location) -> Option<PathBuf> {
 #[derive(Debug)]
 enum Part {
     Local(LocalFile),
-    Remote(Upload),
+    Remote(Box<Upload>),
 }
 
 /// An object which is idle or being written to.
@@ -223,7 +223,7 @@ struct Upload {
 }
 
 impl Upload {
-    async fn append(mut self, bytes: Bytes) -> Result<Self> {
+    async fn append(mut self: Box<Self>, bytes: Bytes) -> Result<Box<Self>> {
         let writer = self.writer.as_mut().ok_or_else(|| Error::internal("an upload was written to after its end"))?;
         writer.put(bytes).await.map_err(|e| store_error("writing", &self.uri, &e))?;
         Ok(self)

@@ -91,7 +91,7 @@ pub async fn verification(context: &SessionContext, table: &str) -> Result<DataF
         .or(differs(call("octet_length", vec![raw()?])?, "original_size"))
         .or(differs(call("crc32", vec![raw()?])?, "crc32"));
     let place = || vec![col("object"), col("version")];
-    let end_before = lag(col("byte_offset") + col("original_size"), None, None)
+    let end_before = lag(col("byte_offset") + col("original_size"), Some(1), None)
         .partition_by(place())
         .order_by(vec![col("byte_offset").sort(true, false)])
         .build()?;

@@ -83,7 +83,8 @@ fn comes_back(mut job: Job<'_>, shapes: &[Shape], boundary: &'static str) {
     expect_same(&below(&to), &below(&job.scratch.join("input")));
     for path in files(&to) {
         let source = job.scratch.join("input").join(path.strip_prefix(&to).unwrap());
-        let millis = |path: &Path| fs::metadata(path).unwrap().modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+        let millis =
+            |path: &Path| fs::metadata(path).unwrap().modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
         assert_eq!(millis(&path), millis(&source), "the time of {}", path.display());
     }
 }
@@ -451,7 +452,9 @@ fn a_document_which_was_tampered_with_consistently_is_an_error_and_no_object() {
 
 #[test]
 fn a_document_of_another_place_or_version_is_an_error_and_no_object() {
-    for change in [doc! { "$inc": { "byte_offset": 1_i64 } }, doc! { "$set": { "version": "another" } }, doc! { "$inc": { "original_size": 1_i64 } }] {
+    for change in
+        [doc! { "$inc": { "byte_offset": 1_i64 } }, doc! { "$set": { "version": "another" } }, doc! { "$inc": { "original_size": 1_i64 } }]
+    {
         let (job, victim) = finished();
         collection(&job).update_one(doc! { "_id": victim.get("_id").unwrap() }, change);
         refuses(&job, &[]);

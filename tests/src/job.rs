@@ -241,6 +241,16 @@ impl<'a> Job<'a> {
         Report(serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("the report is no JSON ({e}): {}", finished.stdout)))
     }
 
+    /// Has a fleet do the verification, and returns the report.
+    #[track_caller]
+    pub fn verify_on(&self, fleet: &Fleet, deep: bool, code: i32) -> Report {
+        let url = fleet.url();
+        let mut arguments = vec!["verify", "--job", &self.name, "--state", &self.state, "--output", "json", "--scheduler", &url];
+        arguments.extend(deep.then_some("--deep"));
+        let finished = Baler::new(arguments).envs(&self.variables).run().expect_code(code);
+        Report(serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("the report is no JSON ({e}): {}", finished.stdout)))
+    }
+
     /// Asserts that everything of `expected` (URI → bytes) is stored once and verified: by `baler verify` and by the reader of these tests.
     #[track_caller]
     pub fn expect_complete(&self, expected: &Objects) -> Stored {

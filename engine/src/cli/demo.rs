@@ -70,7 +70,7 @@ async fn run_demo(args: &DemoArgs, parts: &SessionParts) -> Result<ExitCode> {
     print_outcome(&outcome, seconds);
 
     let started = Instant::now();
-    let report = verify(&context, &job, true).await?;
+    let report = verify(&context, None, &job, true).await?;
     print_line(format!("3. verified it in {:.1} s", started.elapsed().as_secs_f64()));
     print_report(&report);
     if outcome.commit.records != records {

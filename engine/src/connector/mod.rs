@@ -30,6 +30,7 @@ pub mod split;
 pub mod stored;
 pub mod write;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ::bson::RawDocumentBuf;
@@ -139,7 +140,25 @@ impl SinkSpec {
     pub async fn stored(&self, env: &Arc<RuntimeEnv>, fields: Fields) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
         match self {
             Self::Mongodb(spec) => mongodb::read::stored(spec, fields).await,
-            Self::Bson(spec) => bson::read::stored(spec, env, fields).await,
+            Self::Bson(spec) => bson::read::stored_beside(spec, env, &HashSet::new()).await,
+        }
+    }
+
+    /// Stored documents without their payload which a reader of these splits has not seen: of a dump the other parts; of a collection
+    /// all, or none if it has no more than the `documents` which were seen.
+    ///
+    /// # Errors
+    /// As [`Self::stored`].
+    pub async fn unseen(
+        &self,
+        env: &Arc<RuntimeEnv>,
+        splits: &HashSet<String>,
+        documents: u64,
+    ) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+        match self {
+            Self::Mongodb(spec) if mongodb::read::count(spec).await? == documents => Ok(futures::stream::empty().boxed()),
+            Self::Mongodb(spec) => mongodb::read::stored(spec, Fields::Facts).await,
+            Self::Bson(spec) => bson::read::stored_beside(spec, env, splits).await,
         }
     }
 
@@ -156,7 +175,7 @@ impl SinkSpec {
 }
 
 impl SinkSpec {
-    /// The documents of one split of an object, in order of offset as they were written, read ahead.
+    /// The documents of one split of an object, in order of offset as they were written, read ahead; of a server only these `fields`.
     ///
     /// # Errors
     /// As [`Self::stored`].
@@ -166,9 +185,10 @@ impl SinkSpec {
         object: &str,
         version: &str,
         split: &StoredSplit,
+        fields: Fields,
     ) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
         match self {
-            Self::Mongodb(spec) => mongodb::chain::split_documents(spec, object, version, split),
+            Self::Mongodb(spec) => mongodb::chain::split_documents(spec, object, version, split, fields),
             Self::Bson(spec) => bson::read::split_documents(spec, env, &split.id),
         }
     }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use ::bson::RawDocumentBuf;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
 
+use super::payload::raw_bytes;
 use crate::connector::SinkSpec;
 use crate::connector::blob::read::{Block, BlockShape, BlockStream};
 use crate::connector::blob::scan::{document_id, open_split};
 use crate::connector::receipt::DocumentFacts;
 use crate::connector::split::Split;
 use crate::error::Result;
-use super::payload::raw_bytes;
 use crate::runtime;
 use crate::store::locate;
 
@@ -29,8 +30,8 @@ pub(super) struct Sound {
 }
 
 /// What the comparison of one split found.
-#[derive(Debug, Default)]
-pub(super) struct Compared {
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub struct Compared {
     /// Source bytes which were compared.
     pub bytes: u64,
     /// Documents, or ends of objects, which are not stored.

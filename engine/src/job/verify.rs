@@ -11,19 +11,26 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use ::bson::RawDocumentBuf;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use super::JobRef;
 use super::compare::{Compared, Sound, compare_split};
 use super::dead_letter::DeadLetter;
+use super::dispatch::perform_on_fleet;
 use super::manifest::Manifest;
+use super::settle::{AuditedSplit, SettledSplit, VerifyTask};
 use super::state::JobState;
+use crate::cluster::client::Fleet;
 use crate::connector::blob::Compression;
+use crate::connector::blob::scan::document_id;
 use crate::connector::receipt::{DocumentDigest, DocumentFacts, Receipt};
 use crate::connector::split::Split;
+use crate::connector::stored::StoredSplit;
 use crate::connector::{Fields, SinkSpec};
 use crate::error::{Error, Result};
 use crate::runtime::{self, Spawned};
@@ -97,12 +104,12 @@ impl Report {
     }
 }
 
-/// Audits a job. Reads only.
+/// Audits a job, on `fleet` or in this process. Reads only.
 ///
 /// # Errors
 /// Config, when there is no such job or its documents do not carry their place; else what the stores answer. Findings are
 /// no errors: they are in the report.
-pub async fn verify(context: &SessionContext, job: &JobRef, deep: bool) -> Result<Report> {
+pub async fn verify(context: &SessionContext, fleet: Option<&Fleet>, job: &JobRef, deep: bool) -> Result<Report> {
     let env = context.runtime_env();
     let state = JobState::open(&env, job)?;
     let manifest = state.manifest().await?;
@@ -123,9 +130,53 @@ pub async fn verify(context: &SessionContext, job: &JobRef, deep: bool) -> Resul
     report.splits = splits.len() as u64;
     report.dead_letters = letters.len() as u64;
     let audits = audit_receipts(&mut report, &manifest, &splits, receipts, &letters);
-    let walk = Walk::new(&splits, audits, manifest.keeps_every_row);
+    let mut walk = Walk::new(&splits, audits, manifest.keeps_every_row);
+    let sink = manifest.sink;
+    let seen = match fleet {
+        Some(fleet) => Some(settle_on_fleet(fleet, &mut report, &mut walk, &sink, deep).await?),
+        None => None,
+    };
     // On the I/O runtime, because what is stored comes from a server.
-    runtime::spawn_io(async move { audit_documents(report, walk, manifest.sink, env, deep).await })?.join().await?
+    runtime::spawn_io(async move {
+        let documents = match seen {
+            Some(seen) => sink.unseen(&env, &seen, report.documents).await?,
+            None => sink.stored(&env, Fields::Facts).await?,
+        };
+        audit_documents(report, walk, documents, sink, env, deep).await
+    })?
+    .join()
+    .await?
+}
+
+/// How the Ballista jobs of an audit are named: `<job> verify wave <n>`.
+pub fn wave_name(job: &str) -> String {
+    format!("{job} verify")
+}
+
+/// Has the fleet audit split by split; returns those which are sound. All others, and what belongs to no split, is left to the walk.
+async fn settle_on_fleet(fleet: &Fleet, report: &mut Report, walk: &mut Walk, sink: &SinkSpec, deep: bool) -> Result<HashSet<String>> {
+    let splits = walk.to_settle();
+    let by_id: HashMap<String, usize> = splits.iter().map(|(index, audited)| (audited.split.id.clone(), *index)).collect();
+    let task = VerifyTask { source: sink.clone(), deep };
+    let items = splits.into_iter().map(|(_, audited)| audited).collect();
+    // Without --deep only metadata is read, but a dump has to be read to its end for it.
+    let work_of = |audited: &AuditedSplit| audited.split.length();
+    let mut seen = HashSet::new();
+    walk.comes_again = matches!(sink, SinkSpec::Mongodb(_));
+    perform_on_fleet(fleet, &wave_name(&report.job), &task, items, work_of, |settled: Vec<SettledSplit>| {
+        for settled in settled.into_iter().filter(|settled| settled.is_sound) {
+            if let Some(index) = by_id.get(&settled.split)
+                && seen.insert(settled.split)
+            {
+                report.documents += walk.mark_sound(*index);
+                report.raw_bytes += settled.raw_bytes;
+                report.add(settled.compared);
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(seen)
 }
 
 /// A split with its receipt.
@@ -182,10 +233,17 @@ fn audit_receipts(
     audits
 }
 
-/// Reads what is stored from end to end; with `deep`, compares each split with its source when it is settled.
-async fn audit_documents(mut report: Report, mut walk: Walk, sink: SinkSpec, env: Arc<RuntimeEnv>, deep: bool) -> Result<Report> {
+/// Reads stored documents to their end; with `deep`, compares each split with its source when it is settled.
+async fn audit_documents(
+    mut report: Report,
+    mut walk: Walk,
+    documents: BoxStream<'static, Result<RawDocumentBuf>>,
+    sink: SinkSpec,
+    env: Arc<RuntimeEnv>,
+    deep: bool,
+) -> Result<Report> {
     let mut comparing: VecDeque<Spawned<Result<Compared>>> = VecDeque::new();
-    let mut documents = sink.stored(&env, Fields::Facts).await?.fuse();
+    let mut documents = documents.fuse();
     loop {
         let settled = match documents.try_next().await? {
             Some(document) => walk.take(&mut report, DocumentFacts::read(document.as_bytes())?),
@@ -226,6 +284,10 @@ struct Walk {
     /// The split from which on [`Self::settle_next`] looks.
     next: usize,
     keeps_every_row: bool,
+    /// Whether documents of splits which were settled before the walk come in it again.
+    comes_again: bool,
+    /// Which splits were settled before the walk.
+    is_seen: Vec<bool>,
 }
 
 impl Walk {
@@ -242,7 +304,28 @@ impl Walk {
         }
         objects.values_mut().for_each(|object| object.ranges.sort_unstable());
         let is_settled = vec![false; audits.len()];
-        Self { audits, objects, open: HashMap::new(), is_settled, next: 0, keeps_every_row }
+        let is_seen = is_settled.clone();
+        Self { audits, objects, open: HashMap::new(), is_settled, next: 0, keeps_every_row, comes_again: false, is_seen }
+    }
+
+    /// Splits which can be settled by themselves, with their index: those whose receipt has a digest of all their documents.
+    fn to_settle(&self) -> Vec<(usize, AuditedSplit)> {
+        let audits = self.audits.iter().enumerate().filter(|(_, audit)| audit.receipt.dead_letters == 0);
+        let audited = audits.filter_map(|(index, audit)| {
+            let stored = StoredSplit::of_receipt(&audit.receipt)?;
+            Some((index, AuditedSplit { split: audit.split.clone(), stored, ends_object: self.ends_object(audit) }))
+        });
+        audited.collect()
+    }
+
+    /// Takes a split for settled and sound; gives its documents.
+    fn mark_sound(&mut self, index: usize) -> u64 {
+        (self.is_settled[index], self.is_seen[index]) = (true, true);
+        self.audits[index].receipt.documents
+    }
+
+    fn ends_object(&self, Audit { split, receipt }: &Audit) -> bool {
+        self.keeps_every_row && receipt.dead_letters == 0 && split.end == split.size
     }
 
     /// Takes a stored document; gives its split if it was the last one of it.
@@ -259,6 +342,9 @@ impl Walk {
             report.mismatched(format!("{}: document {} at byte {offset} has no receipt", facts.object, facts.id));
             return None;
         };
+        if self.comes_again && self.is_seen[index] && facts.id == document_id(&facts.object, &facts.version, offset) {
+            return None;
+        }
         if self.is_settled[index] || self.open.get(&index).is_some_and(|found| found.contains_key(&facts.byte_offset)) {
             report.duplicate(1, format!("{}: bytes from {offset} on are in two documents, one is {}", facts.object, facts.id));
             return None;
@@ -296,7 +382,7 @@ impl Walk {
         let (count, expected) = (found.len() as u64, receipt.documents);
         let mut digest = DocumentDigest::default();
         found.iter().for_each(|facts| digest.add(facts));
-        let mut ends_object = self.keeps_every_row && receipt.dead_letters == 0 && split.end == split.size;
+        let mut ends_object = self.ends_object(&self.audits[index]);
         if let (Some(first), Some(end)) = (receipt.first_byte, receipt.next_byte) {
             let place = format!("{} bytes {first}–{end}", split.object);
             if count < expected {

@@ -1,17 +1,17 @@
 //! Part files → documents.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ::bson::RawDocumentBuf;
 use bytes::BytesMut;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use futures::stream::BoxStream;
 use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::BsonSpec;
-use crate::connector::Fields;
 use crate::connector::documents::Part;
 use crate::connector::stored::{DocumentSender, in_background};
 use crate::error::{Error, Result, store_error};
@@ -20,9 +20,15 @@ use crate::store::Location;
 /// MongoDB's limit of one document; a length above it means that the file is corrupt.
 const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 
-/// All documents of all parts.
-pub(crate) async fn stored(spec: &BsonSpec, env: &Arc<RuntimeEnv>, _fields: Fields) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
-    let files = part_files(spec, env).await?;
+/// All documents of all parts but those of these splits.
+pub(crate) async fn stored_beside(
+    spec: &BsonSpec,
+    env: &Arc<RuntimeEnv>,
+    splits: &HashSet<String>,
+) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+    let seen: HashSet<String> = splits.iter().map(|split| spec.file_name(split)).collect();
+    let mut files = part_files(spec, env).await?;
+    files.retain(|path| !path.filename().is_some_and(|name| seen.contains(name)));
     read_files(spec.folder(env)?, files)
 }
 
@@ -55,11 +61,7 @@ async fn part_files(spec: &BsonSpec, env: &Arc<RuntimeEnv>) -> Result<Vec<Path>>
 }
 
 /// The documents of one split, which are a part.
-pub(crate) fn split_documents(
-    spec: &BsonSpec,
-    env: &Arc<RuntimeEnv>,
-    split: &str,
-) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+pub(crate) fn split_documents(spec: &BsonSpec, env: &Arc<RuntimeEnv>, split: &str) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
     read_named(spec, env, &spec.file_name(split))
 }
 

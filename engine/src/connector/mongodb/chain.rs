@@ -1,18 +1,20 @@
 //! The documents of one split, in order of offset, by `_id` alone.
 //!
 //! An `_id` is a function of object, version and offset, and a document says how many bytes it holds: so each document names the next.
-//! The chain is walked without payloads, which then come many at once. No other index than that of `_id` is used.
+//! The chain is walked without payloads, which then come many at once if they are wanted. No other index than that of `_id` is used.
 
 use std::collections::HashMap;
 
-use ::bson::{Document, RawDocumentBuf, doc};
+use ::bson::{RawDocument, RawDocumentBuf, doc};
 use ::mongodb::Collection;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 
 use super::MongodbSpec;
 use super::client::{collection, driver_error};
+use crate::connector::Fields;
 use crate::connector::blob::scan::document_id;
+use crate::connector::receipt::DocumentFacts;
 use crate::connector::stored::{DocumentSender, StoredSplit, in_background};
 use crate::error::{Error, Result};
 use crate::retry::Retry;
@@ -34,10 +36,11 @@ pub(crate) fn split_documents(
     object: &str,
     version: &str,
     split: &StoredSplit,
+    fields: Fields,
 ) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
     let (spec, object, version, split) = (spec.clone(), object.to_string(), version.to_string(), split.clone());
     in_background(|sender| async move {
-        let chain = Chain { collection: collection(&spec).await?, spec, object, version };
+        let chain = Chain { collection: collection(&spec).await?, spec, object, version, fields };
         chain.walk(&split, &sender).await
     })
 }
@@ -47,6 +50,7 @@ struct Chain {
     spec: MongodbSpec,
     object: String,
     version: String,
+    fields: Fields,
 }
 
 impl Chain {
@@ -54,11 +58,18 @@ impl Chain {
         let (mut links, mut bytes, mut offset) = (Vec::new(), 0, split.first);
         while offset < split.next {
             let id = document_id(&self.object, &self.version, offset);
-            let Some(sizes) = self.sizes(&id).await? else { break };
-            links.push(Link { id, offset });
-            bytes += size(&sizes, "compressed_size").unwrap_or(FETCH_BYTES);
+            let Some(document) = self.look(&id).await? else { break };
             // Without a size the chain cannot go on; the reader of that document finds out what is wrong with it.
-            let Some(raw) = size(&sizes, "original_size").filter(|raw| *raw > 0) else { break };
+            let raw = size(&document, "original_size").filter(|raw| *raw > 0);
+            if self.fields == Fields::Facts {
+                if sender.send(Ok(document)).await.is_err() {
+                    return Ok(());
+                }
+            } else {
+                links.push(Link { id, offset });
+                bytes += size(&document, "compressed_size").unwrap_or(FETCH_BYTES);
+            }
+            let Some(raw) = raw else { break };
             offset = offset.saturating_add(raw);
             if bytes >= FETCH_BYTES || links.len() >= FETCH_DOCS {
                 if !self.send(std::mem::take(&mut links), sender).await? {
@@ -80,13 +91,15 @@ impl Chain {
         Ok(true)
     }
 
-    /// The sizes of one document; `None` if it is not stored.
-    async fn sizes(&self, id: &str) -> Result<Option<Document>> {
+    /// One document without its payload; `None` if it is not stored.
+    async fn look(&self, id: &str) -> Result<Option<RawDocumentBuf>> {
         let mut retry = Retry::new();
-        let collection = self.collection.clone_with_type::<Document>();
+        let projection = match self.fields {
+            Fields::Facts => doc! { DocumentFacts::PAYLOAD: 0 },
+            Fields::All => doc! { "original_size": 1, "compressed_size": 1 },
+        };
         loop {
-            let found = collection.find_one(doc! { "_id": id }).projection(doc! { "original_size": 1, "compressed_size": 1 }).await;
-            match found {
+            match self.collection.find_one(doc! { "_id": id }).projection(projection.clone()).await {
                 Ok(found) => return Ok(found),
                 Err(error) => retry.wait_or(driver_error(&self.spec, "reading", &error)).await?,
             }
@@ -122,7 +135,7 @@ impl Chain {
     }
 }
 
-fn size(sizes: &Document, name: &str) -> Option<u64> {
-    let value = sizes.get(name)?;
+fn size(document: &RawDocument, name: &str) -> Option<u64> {
+    let value = document.get(name).ok().flatten()?;
     u64::try_from(value.as_i64().or_else(|| value.as_i32().map(i64::from))?).ok()
 }

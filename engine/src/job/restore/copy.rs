@@ -17,11 +17,11 @@ use rayon::prelude::*;
 
 use super::RestoreObject;
 use super::pack::Packer;
-use crate::connector::SinkSpec;
 use crate::connector::blob::Compression;
 use crate::connector::receipt::{DocumentDigest, DocumentFacts};
 use crate::connector::split::digest_id;
 use crate::connector::stored::StoredSplit;
+use crate::connector::{Fields, SinkSpec};
 use crate::error::{Error, Result, store_error};
 use crate::function::zlib::pool;
 use crate::job::payload::raw_bytes;
@@ -141,7 +141,7 @@ type Group = Vec<(DocumentFacts, RawDocumentBuf)>;
 async fn write_content(sink: &SinkSpec, env: &Arc<RuntimeEnv>, object: &RestoreObject, writer: &mut ObjectWriter) -> Result<u64> {
     let open = |split: StoredSplit| {
         let (sink, env, name, version) = (sink.clone(), Arc::clone(env), object.object.clone(), object.version.clone());
-        async move { Ok::<_, Error>((sink.split_documents(&env, &name, &version, &split)?, split)) }
+        async move { Ok::<_, Error>((sink.split_documents(&env, &name, &version, &split, Fields::All)?, split)) }
     };
     let mut splits = futures::stream::iter(object.splits.clone()).map(open).buffered(SPLITS_AHEAD);
     let mut inflating: VecDeque<Spawned<Result<Vec<Bytes>>>> = VecDeque::new();
@@ -170,7 +170,11 @@ async fn write_content(sink: &SinkSpec, env: &Arc<RuntimeEnv>, object: &RestoreO
 }
 
 /// Writes the group which is inflated first.
-async fn write_next(inflating: &mut VecDeque<Spawned<Result<Vec<Bytes>>>>, mut packer: Packer, writer: &mut ObjectWriter) -> Result<Packer> {
+async fn write_next(
+    inflating: &mut VecDeque<Spawned<Result<Vec<Bytes>>>>,
+    mut packer: Packer,
+    writer: &mut ObjectWriter,
+) -> Result<Packer> {
     let Some(group) = inflating.pop_front() else { return Ok(packer) };
     for raw in group.join().await?? {
         let length = raw.len() as u64;

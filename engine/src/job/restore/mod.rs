@@ -109,9 +109,7 @@ impl Task for RestoreTask {
         let copied = copy_object(&self.source, env, &object, self.overwrite).await;
         let RestoreObject { object, target, bytes, .. } = object;
         match copied {
-            Ok(copied) => {
-                Ok(RestoredObject { object, target, bytes, documents: copied.documents, is_new: copied.is_new, failure: None })
-            }
+            Ok(copied) => Ok(RestoredObject { object, target, bytes, documents: copied.documents, is_new: copied.is_new, failure: None }),
             Err(error) if self.partial && is_of_object(&error) => {
                 let failure = Some(error.to_string());
                 Ok(RestoredObject { object, target, bytes: 0, documents: 0, is_new: false, failure })

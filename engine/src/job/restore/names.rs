@@ -54,7 +54,9 @@ pub(super) fn check_distinct(names: &[(&str, &str)], is_local: bool, remedy: &st
         for (name, object) in names {
             let folders = name.match_indices('/').map(|(end, _)| &name[..end]);
             if let Some(other) = folders.filter_map(|folder| taken.get(folder)).next() {
-                return Err(Error::conflict(format!("{other} cannot be a file, because {object} lies below it; restore into s3:// instead")));
+                return Err(Error::conflict(format!(
+                    "{other} cannot be a file, because {object} lies below it; restore into s3:// instead"
+                )));
             }
         }
     }
@@ -87,7 +89,9 @@ mod tests {
 
     #[test]
     fn no_name_leaves_the_target_folder() {
-        for object in ["s3://b/in/../x", "s3://b/in/a/../../x", "s3://b/in/a/./x", "s3://b/in/a//x", "s3://b/in/..", "s3://other/x", "s3://b/in/"] {
+        for object in
+            ["s3://b/in/../x", "s3://b/in/a/../../x", "s3://b/in/a/./x", "s3://b/in/a//x", "s3://b/in/..", "s3://other/x", "s3://b/in/"]
+        {
             let error = relative_name("s3://b/in/", object).unwrap_err().to_string();
             assert!(error.contains(object) && error.contains("target folder"), "{error}");
         }
