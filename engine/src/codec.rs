@@ -30,6 +30,7 @@ use crate::connector::SinkSpec;
 use crate::connector::blob::scan::BlobScanExec;
 use crate::connector::blob::{BlobSpec, BlobTable};
 use crate::connector::documents::DocumentScanExec;
+use crate::connector::kafka::{KafkaScanExec, KafkaSpec, KafkaTable};
 use crate::connector::sink::SinkTable;
 use crate::connector::split::Split;
 use crate::connector::write::WriteExec;
@@ -48,6 +49,7 @@ const MARK: &[u8] = b"\0baler ";
 #[serde(tag = "node", rename_all = "snake_case")]
 enum NodeSpec {
     BlobScan { spec: BlobSpec, projection: Option<Vec<usize>> },
+    KafkaScan { spec: KafkaSpec, projection: Option<Vec<usize>> },
     Write { sink: SinkSpec, job: Option<JobRef> },
     CompressedScan { compression: String },
     DocumentScan { source: SinkSpec, schema: String, limit: Option<usize> },
@@ -60,6 +62,7 @@ enum NodeSpec {
 #[serde(tag = "table", rename_all = "snake_case")]
 enum TableSpec {
     Blob { spec: BlobSpec, tasks: Option<Vec<Vec<Split>>> },
+    Kafka { spec: KafkaSpec, tasks: Option<Vec<Vec<Split>>> },
     Sink { spec: SinkSpec, job: Option<JobRef> },
     Restore(ItemTable<RestoreTask>),
     Verify(ItemTable<VerifyTask>),
@@ -127,6 +130,7 @@ impl LogicalExtensionCodec for LogicalCodec {
     ) -> DataFusionResult<Arc<dyn TableProvider>> {
         Ok(match take(buffer)? {
             Some(TableSpec::Blob { spec, tasks }) => Arc::new(BlobTable { spec, tasks }),
+            Some(TableSpec::Kafka { spec, tasks }) => Arc::new(KafkaTable { spec, tasks }),
             Some(TableSpec::Sink { spec, job }) => Arc::new(SinkTable { spec, schema, job }),
             Some(TableSpec::Restore(table)) => Arc::new(table),
             Some(TableSpec::Verify(table)) => Arc::new(table),
@@ -142,6 +146,9 @@ impl LogicalExtensionCodec for LogicalCodec {
     ) -> DataFusionResult<()> {
         if let Some(blob) = table.downcast_ref::<BlobTable>() {
             return Ok(put(&TableSpec::Blob { spec: blob.spec.clone(), tasks: blob.tasks.clone() }, buffer)?);
+        }
+        if let Some(kafka) = table.downcast_ref::<KafkaTable>() {
+            return Ok(put(&TableSpec::Kafka { spec: kafka.spec.clone(), tasks: kafka.tasks.clone() }, buffer)?);
         }
         if let Some(sink) = table.downcast_ref::<SinkTable>() {
             return Ok(put(&TableSpec::Sink { spec: sink.spec.clone(), job: sink.job.clone() }, buffer)?);
@@ -215,6 +222,7 @@ impl PhysicalExtensionCodec for PhysicalCodec {
         let input = Arc::clone(input);
         Ok(match node {
             NodeSpec::BlobScan { spec, projection } => Arc::new(BlobScanExec::try_new(input, spec, projection)?),
+            NodeSpec::KafkaScan { spec, projection } => Arc::new(KafkaScanExec::try_new(input, spec, projection)?),
             NodeSpec::Write { sink, job } => Arc::new(WriteExec::try_new(input, sink, job)?),
             NodeSpec::DocumentScan { source, schema, limit } => {
                 Arc::new(DocumentScanExec::try_new(input, source, schema_from_text(&schema)?, limit)?)
@@ -233,6 +241,8 @@ impl PhysicalExtensionCodec for PhysicalCodec {
     ) -> DataFusionResult<()> {
         let spec = if let Some(scan) = node.downcast_ref::<BlobScanExec>() {
             NodeSpec::BlobScan { spec: scan.spec().clone(), projection: scan.projection().map(<[usize]>::to_vec) }
+        } else if let Some(scan) = node.downcast_ref::<KafkaScanExec>() {
+            NodeSpec::KafkaScan { spec: scan.spec().clone(), projection: scan.projection().map(<[usize]>::to_vec) }
         } else if let Some(write) = node.downcast_ref::<WriteExec>() {
             NodeSpec::Write { sink: write.sink().clone(), job: write.job().cloned() }
         } else if let Some(scan) = node.downcast_ref::<CompressedScanExec>() {

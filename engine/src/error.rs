@@ -202,7 +202,8 @@ impl From<DataFusionError> for Error {
             DataFusionError::IoError(_) => ErrorKind::Transient,
             _ => ErrorKind::Permanent,
         };
-        Self::new(kind, one_line(&error.strip_backtrace()))
+        // Kept below, because Ballista asks for it: a shuffle which cannot be fetched is told by its own error alone.
+        Self::new(kind, one_line(&error.strip_backtrace())).with_source(error)
     }
 }
 

@@ -3,7 +3,8 @@
 //! # The tour of one row
 //!
 //! 1. `sql/compress.sql`: the statement; [`statement`] plans it.
-//! 2. [`connector::blob`]: DDL → `BlobSpec`; the provider lists objects once and cuts them into splits.
+//! 2. [`connector::blob`]: DDL → `BlobSpec`; the provider lists objects once and cuts them into splits. [`connector::kafka`] does
+//!    the same with a topic and its offsets, and takes the place of stops 4 and 5.
 //! 3. [`connector::sink`]: INSERT → [`connector::write::WriteExec`] over the query; columns are checked. Planning ends.
 //! 4. [`connector::blob::read`]: object bytes → blocks, read ahead on the I/O runtime.
 //! 5. [`connector::blob::chunk`], [`connector::blob::scan`]: blocks → chunks → `RecordBatch` *(a row is a slice of columns)*.
@@ -18,13 +19,14 @@
 //! # Modules
 //!
 //! [`session`] assembles a session; [`codec`] makes its plans travel; [`cluster`] is the fleet; [`statement`] plans SQL; [`connector`] holds sources and sinks; [`function`] the SQL
-//! functions; [`job`] state, driver and auditor; [`generate`] sample data; [`cli`] the command line; [`error`], [`hex`], [`object_writer`], [`options`],
+//! functions; [`job`] state, driver and auditor; [`stream`] the driver of streaming queries; [`generate`] sample data; [`cli`] the command line; [`credentials`], [`error`], [`hex`], [`object_writer`], [`options`],
 //! [`retry`], [`runtime`], [`store`] and [`telemetry`] serve them all.
 
 pub mod cli;
 pub mod cluster;
 pub mod codec;
 pub mod connector;
+pub mod credentials;
 pub mod error;
 pub mod function;
 pub mod generate;
@@ -37,6 +39,7 @@ pub mod runtime;
 pub mod session;
 pub mod statement;
 pub mod store;
+pub mod stream;
 pub mod telemetry;
 
 use datafusion::prelude::SessionContext;

@@ -1,8 +1,9 @@
 //! Words of the user → values: sizes, choices, and table options with a hint for a misspelt one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 
@@ -36,6 +37,26 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
 
 fn size_error(text: &str) -> Error {
     Error::config(format!("`{text}` is not a size; write for example '128MiB', '1GB' or a number of bytes"))
+}
+
+/// Reads a time such as `30s`, `5m`, `1h`, `500ms`, or a bare number of seconds.
+///
+/// # Errors
+/// Config, when the text is no time.
+pub fn parse_duration(text: &str) -> Result<Duration> {
+    let text = text.trim();
+    let wrong = || Error::config(format!("`{text}` is not a time; write for example '30s', '5m' or '500ms'"));
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let millis: u64 = match unit.trim() {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)
 }
 
 /// Writes bytes for people: `1.5 GiB`.
@@ -81,6 +102,13 @@ impl TableOptions {
     pub fn take(&mut self, name: &str) -> Option<String> {
         self.known.push(name.to_string());
         self.given.remove(name)
+    }
+
+    /// Takes all options whose names begin with `prefix`, by the rest of their names.
+    pub fn take_prefixed(&mut self, prefix: &str) -> BTreeMap<String, String> {
+        self.known.push(format!("{prefix}…"));
+        let names: Vec<String> = self.given.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+        names.into_iter().filter_map(|name| Some((name[prefix.len()..].to_string(), self.given.remove(&name)?))).collect()
     }
 
     /// Takes a size within `low ..= high` bytes.
@@ -154,6 +182,17 @@ mod tests {
         }
         for text in ["", "MiB", "12 parsecs", "-1", "99999999999 TiB"] {
             assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_with_their_unit() {
+        let cases = [("30s", 30_000), ("500ms", 500), ("5m", 300_000), ("1h", 3_600_000), ("7", 7_000)];
+        for (text, millis) in cases {
+            assert_eq!(parse_duration(text).unwrap(), Duration::from_millis(millis), "{text}");
+        }
+        for text in ["", "s", "5 parsecs", "-1s", "1.5s"] {
+            assert!(parse_duration(text).is_err(), "{text}");
         }
     }
 

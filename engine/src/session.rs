@@ -23,6 +23,7 @@ use crate::cluster;
 use crate::cluster::compressed::ClusterPlanner;
 use crate::codec::{LogicalCodec, PhysicalCodec};
 use crate::connector::blob::BlobTableFactory;
+use crate::connector::kafka::KafkaTableFactory;
 use crate::connector::sink::SinkTableFactory;
 use crate::error::Result;
 use crate::runtime::cpu_threads;
@@ -100,12 +101,15 @@ impl SessionParts {
             .with_runtime_env(runtime_env(None)?)
             .with_default_features()
             .with_table_factory("BLOB".to_string(), Arc::new(BlobTableFactory))
+            .with_table_factory("KAFKA".to_string(), Arc::new(KafkaTableFactory))
             .with_table_factory("MONGODB".to_string(), Arc::clone(&sink) as _)
             .with_table_factory("BSON".to_string(), sink);
         if let Some(planner) = planner {
             builder = builder.with_optimizer_rules(ballista_default_optimizer_rules()).with_query_planner(planner);
         }
         let mut state = builder.build();
+        // `json_get_str(value, 'user', 'id')`, and the operators `->` and `->>`.
+        datafusion_functions_json::register_all(&mut state)?;
         for function in &self.functions {
             state.register_udf(Arc::clone(function))?;
         }

@@ -8,7 +8,7 @@ use datafusion::common::TableReference;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::{DdlStatement, DmlStatement, LogicalPlan, PlanType, ToStringifiedPlan, WriteOp};
+use datafusion::logical_expr::{DdlStatement, DmlStatement, Expr, LogicalPlan, LogicalPlanBuilder, PlanType, ToStringifiedPlan, WriteOp};
 use datafusion::sql::parser::{DFParser, ExplainStatement, Statement};
 use datafusion::sql::sqlparser::ast::{Statement as SqlStatement, TableObject};
 
@@ -65,30 +65,31 @@ pub async fn plan(context: &SessionContext, statement: Statement) -> Result<Logi
         None => statement,
     };
     let insert = insert_parts(&statement);
-    sample_tables(context, insert.as_ref().map_or(&statement, |(_, query)| query)).await?;
+    sample_tables(context, insert.as_ref().map_or(&statement, |insert| &insert.query)).await?;
     let state = context.state();
-    if let Some((table, query)) = insert {
+    if let Some(InsertParts { table, columns, query }) = insert {
         let provider = context.table_provider(table.clone()).await?;
         if let Some(sink) = provider.downcast_ref::<SinkTable>()
             && sink.schema.fields().is_empty()
         {
             let insert = |query: &Arc<LogicalPlan>| {
+                let query = if columns.is_empty() { Arc::clone(query) } else { Arc::new(renamed(query, &columns)?) };
                 let target = provider_as_source(Arc::new(sink.bind(query.schema().as_arrow(), None)));
-                LogicalPlan::Dml(DmlStatement::new(table.clone(), target, WriteOp::Insert(InsertOp::Append), Arc::clone(query)))
+                Ok::<_, Error>(LogicalPlan::Dml(DmlStatement::new(table.clone(), target, WriteOp::Insert(InsertOp::Append), query)))
             };
             // The EXPLAIN of the query is planned, and then the INSERT put between the two.
             return Ok(match state.statement_to_plan(explained(query)).await? {
                 LogicalPlan::Explain(mut explain) => {
-                    let insert = insert(&explain.plan);
+                    let insert = insert(&explain.plan)?;
                     explain.stringified_plans = vec![insert.to_stringified(PlanType::InitialLogicalPlan)];
                     explain.plan = Arc::new(insert);
                     LogicalPlan::Explain(explain)
                 }
                 LogicalPlan::Analyze(mut analyze) => {
-                    analyze.input = Arc::new(insert(&analyze.input));
+                    analyze.input = Arc::new(insert(&analyze.input)?);
                     LogicalPlan::Analyze(analyze)
                 }
-                query => insert(&Arc::new(query)),
+                query => insert(&Arc::new(query))?,
             });
         }
     }
@@ -136,16 +137,42 @@ async fn sample_tables(context: &SessionContext, query: &Statement) -> Result<()
     Ok(())
 }
 
-/// Table and query of a plain `INSERT INTO table SELECT …`.
-fn insert_parts(statement: &Statement) -> Option<(TableReference, Statement)> {
+/// A plain `INSERT INTO table [(columns)] SELECT …`.
+struct InsertParts {
+    table: TableReference,
+    /// Names for the query's columns, in order; none where they keep their own.
+    columns: Vec<String>,
+    query: Statement,
+}
+
+fn insert_parts(statement: &Statement) -> Option<InsertParts> {
     let Statement::Statement(statement) = statement else { return None };
     let SqlStatement::Insert(insert) = statement.as_ref() else { return None };
     let TableObject::TableName(name) = &insert.table else { return None };
     let query = insert.source.as_ref()?;
-    if insert.overwrite || insert.replace_into || !insert.columns.is_empty() {
+    if insert.overwrite || insert.replace_into {
         return None;
     }
-    Some((TableReference::parse_str(&name.to_string()), Statement::Statement(Box::new(SqlStatement::Query(query.clone())))))
+    let columns = insert.columns.iter().map(|name| match name.0.last().and_then(|part| part.as_ident()) {
+        Some(name) if name.quote_style.is_none() => name.value.to_lowercase(),
+        Some(name) => name.value.clone(),
+        None => name.to_string(),
+    });
+    Some(InsertParts {
+        table: TableReference::parse_str(&name.to_string()),
+        columns: columns.collect(),
+        query: Statement::Statement(Box::new(SqlStatement::Query(query.clone()))),
+    })
+}
+
+/// The query with other names for its columns.
+fn renamed(query: &LogicalPlan, columns: &[String]) -> Result<LogicalPlan> {
+    let fields = query.schema().columns();
+    if fields.len() != columns.len() {
+        return Err(Error::config(format!("the INSERT names {} columns and its query has {}", columns.len(), fields.len())));
+    }
+    let names = fields.into_iter().zip(columns).map(|(field, name)| Expr::Column(field).alias(name));
+    Ok(LogicalPlanBuilder::from(query.clone()).project(names)?.build()?)
 }
 
 #[cfg(test)]

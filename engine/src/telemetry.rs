@@ -1,6 +1,7 @@
 //! Counters of this process, named as DESIGN section 7 names them; the progress line reads them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::connector::receipt::Receipt;
 
@@ -18,6 +19,11 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Adds the microseconds since `started`.
+    pub fn add_since(&self, started: Instant) {
+        self.add(started.elapsed().as_micros() as u64);
+    }
+
     /// The present value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -31,10 +37,18 @@ pub struct Counters {
     pub source_bytes: Counter,
     /// `baler_source_chunks_total`.
     pub source_chunks: Counter,
+    /// `baler_source_records_total`: records of topics.
+    pub source_records: Counter,
     /// `baler_sink_bytes_total`: bytes of documents which the sink acknowledged.
     pub sink_bytes: Counter,
     /// `baler_sink_docs_total`: documents which the sink acknowledged.
     pub sink_docs: Counter,
+    /// `baler_source_wait_seconds_total`, in microseconds: time in which a plan waited for records of a topic.
+    pub source_wait: Counter,
+    /// `baler_row_seconds_total`, in microseconds: time in which a writer waited for rows, and so for source and CPU.
+    pub row_wait: Counter,
+    /// `baler_sink_wait_seconds_total`, in microseconds: time in which a writer waited for the sink to take a batch.
+    pub sink_wait: Counter,
     /// `baler_splits_total`: splits with a receipt.
     pub splits: Counter,
     /// `baler_restored_bytes_total`: raw bytes on their way to a restored object.
@@ -47,12 +61,49 @@ pub struct Counters {
 pub static COUNTERS: Counters = Counters {
     source_bytes: Counter::new(),
     source_chunks: Counter::new(),
+    source_records: Counter::new(),
     sink_bytes: Counter::new(),
     sink_docs: Counter::new(),
+    source_wait: Counter::new(),
+    row_wait: Counter::new(),
+    sink_wait: Counter::new(),
     splits: Counter::new(),
     restored_bytes: Counter::new(),
     restored_objects: Counter::new(),
 };
+
+/// What this process has waited for, in microseconds of all its partitions together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    source: u64,
+    rows: u64,
+    sink: u64,
+}
+
+impl Waits {
+    /// The sums up to now.
+    pub fn of_process() -> Self {
+        Self { source: COUNTERS.source_wait.get(), rows: COUNTERS.row_wait.get(), sink: COUNTERS.sink_wait.get() }
+    }
+
+    /// What came since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self { source: self.source - before.source, rows: self.rows - before.rows, sink: self.sink - before.sink }
+    }
+
+    /// Who was waited for most.
+    pub fn slowest(&self) -> &'static str {
+        let cpu = self.rows.saturating_sub(self.source);
+        if self.source >= self.sink && self.source >= cpu {
+            "Kafka"
+        } else if self.sink >= cpu {
+            "the sink"
+        } else {
+            "the CPU"
+        }
+    }
+}
 
 /// What a run has done so far: the one source of every progress display.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -98,5 +149,16 @@ impl ReceiptTotals {
     /// The present sums.
     pub fn figures(&self) -> Figures {
         Figures { raw_bytes: self.raw_bytes.get(), stored_bytes: self.compressed_bytes.get(), documents: self.documents.get() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_party_is_who_was_waited_for_most() {
+        let waits = |source, rows, sink| Waits { source, rows, sink }.since(&Waits { source: 1, rows: 1, sink: 1 }).slowest();
+        assert_eq!([waits(9, 10, 2), waits(3, 10, 2), waits(3, 10, 12)], ["Kafka", "the CPU", "the sink"]);
     }
 }

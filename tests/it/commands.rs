@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use baler_tests::baler::{Baler, Finished};
 use baler_tests::dump_reader::read_dump;
 use baler_tests::fleet::Fleet;
+use baler_tests::kafka::{Kafka, Record};
 use baler_tests::minio::Minio;
 use baler_tests::mongo::Mongo;
 use baler_tests::servers::Scratch;
@@ -112,7 +113,7 @@ fn every_command_of_the_readme_runs_as_it_stands() {
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
     let (scratch, server, mongo) = (Scratch::new(), Minio::plain(), Mongo::with_login());
     std::fs::create_dir(scratch.join("sql")).unwrap();
-    for file in ["compress.sql", "compress-to-mongodb.sql"] {
+    for file in ["compress.sql", "compress-to-mongodb.sql", "stream.sql"] {
         std::fs::copy(root.join("sql").join(file), scratch.join("sql").join(file)).unwrap();
     }
     run_in(scratch.path(), "generate --to data --size 2MiB --files 2", &[]);
@@ -124,6 +125,8 @@ fn every_command_of_the_readme_runs_as_it_stands() {
     variables.push(("MONGODB_USERNAME".to_string(), login.user.clone()));
     variables.push(("MONGODB_PASSWORD_FILE".to_string(), scratch.join("password").display().to_string()));
     let fleet = Fleet::start(1, &variables);
+    let topic = Kafka::shared().topic(1, &[]);
+    topic.send([(0, Record::new(r#"{"n":1}"#))]);
     let mut ran = 0;
     for line in readme.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| !line.starts_with(' ')) {
         if NOT_RUN.iter().any(|(other, _)| *other == line) {
@@ -135,6 +138,7 @@ fn every_command_of_the_readme_runs_as_it_stands() {
         let words = words
             .replace("s3://bucket/", &bucket.url(""))
             .replace("df://localhost:50050", &fleet.url())
+            .replace("kafka://broker:9092/events", &topic.url())
             .replace("mongodb://host:27017/", &format!("mongodb://127.0.0.1:{}/", mongo.port));
         run_in(scratch.path(), &words, &variables);
         ran += 1;

@@ -57,7 +57,8 @@ fn running_job(fleet: &Fleet) -> Option<String> {
 }
 
 /// `ballista.planner.adaptive.enabled` false. With `SET ballista.planner.adaptive.enabled = true` the job had not ended after
-/// four minutes. (It needs `engine/src/cluster/slots.rs` besides: without that the aggregates of `queries::inserts` hung.)
+/// four minutes. (It needs `engine/src/cluster/slots.rs`, `kept.rs` and `transfer.rs` besides:
+/// without them the aggregates of `queries::inserts` hung, counted too much, or failed at once.)
 #[test]
 fn a_job_whose_finished_shuffle_is_lost_with_its_executor_ends() {
     let (scratch, mongo) = (Scratch::new(), Mongo::shared());
@@ -77,10 +78,8 @@ fn a_job_whose_finished_shuffle_is_lost_with_its_executor_ends() {
     fleet.kill_executor(0);
     proxy.arm(Fault::None);
     proxy.cut();
-    // Where the kill broke the transfer of a shuffle in its middle, Ballista fails the job at once. It must end, and the statement can be run again.
-    if running.wait().code != Some(0) {
-        assert_eq!(sql(&fleet, &text).run().expect_code(0).stdout.trim(), r#"{"count":40}"#);
-    }
+    // Each task counts what it wrote or found there, and no task is counted twice.
+    assert_eq!(running.wait().expect_code(0).stdout.trim(), r#"{"count":40}"#);
     assert_eq!(collection.count(), 40);
 }
 
@@ -100,7 +99,7 @@ fn each_partition_is_a_task_of_its_own() {
 /// The message sizes of client, scheduler and executor: 17 MiB of text travel in a plan to the scheduler and in a task to the
 /// executor, and 20 MiB more come back. With 16777216 for `grpc-server-max-decoding-message-size` of the scheduler the plan
 /// was refused; of the executor, the task was, until all executors counted as lost. The client's own limit cannot be overridden from outside.
-/// Not shown: both encoding limits and the scheduler's `grpc-client-max-message-size`, for no answer that they bound is so large here.
+/// The scheduler's encoding limit bounds what Flight SQL answers: `flight_sql::a_value_of_20_mib_reaches_a_driver`.
 #[test]
 fn a_value_of_20_mib_reaches_the_client_and_one_of_17_mib_the_executors() {
     let (scratch, fleet) = (Scratch::new(), Fleet::start(1, &[]));

@@ -68,6 +68,13 @@ fn inflated(hex: &str) -> String {
     text
 }
 
+/// `grpc-server-max-encoding-message-size` of the scheduler. With 16777216 for it the answer was refused.
+#[test]
+fn a_value_of_20_mib_reaches_a_driver() {
+    let rows = jdbc(fleet().port, "-").ask("query", "SELECT repeat(name, 4 * 1024 * 1024) AS long FROM people WHERE id = 1").rows();
+    assert_eq!(rows[0][0].len(), 20 << 20);
+}
+
 #[test]
 fn both_drivers_read_every_kind_of_column() {
     let words = "SELECT name, zlib_compress(CAST(name AS BYTEA)) AS z, crc32(CAST(name AS BYTEA)) AS c FROM people ORDER BY id";

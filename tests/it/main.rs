@@ -12,8 +12,10 @@
 //! | `disk` | full disks and missing rights |
 //! | `commands` | `demo`, `generate`, `sql`, and the command lines of the README |
 //! | `fleet` | jobs on a fleet, whatever is killed |
+//! | `kafka` | topics as tables and as the input of jobs |
 //! | `queries` | SQL on a fleet: the answers of one process; plans, options, functions; INSERT of joins and aggregates |
 //! | `defaults` | each default of the cluster which differs from Ballista's: what would go wrong without it |
+//! | `stream` | `baler stream`, whatever is killed |
 //! | `read_back` | stored documents read by SQL |
 //! | `flight_sql` | SQL from other programs: a Python and a Java client on a fleet |
 //! | `restore` | the original objects come back, whatever is killed; what is damaged does not |
@@ -29,6 +31,7 @@ mod defaults;
 mod disk;
 mod fleet;
 mod flight_sql;
+mod kafka;
 mod kill;
 mod queries;
 mod read_back;
@@ -36,3 +39,4 @@ mod refusal;
 mod restore;
 mod round_trip;
 mod s3;
+mod stream;

@@ -224,6 +224,11 @@ impl Running {
         self.is_running()
     }
 
+    /// What it has written to stderr so far.
+    pub fn stderr(&self) -> String {
+        fs::read(&self.stderr).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
     /// Sends SIGKILL and waits for the end.
     pub fn kill(self) -> Finished {
         signal_group(self.child.id(), "KILL");
@@ -314,6 +319,20 @@ impl Finished {
         }
         for noise in ["panicked", "Err(", "Error {", "RUST_BACKTRACE"] {
             assert!(!text.contains(noise), "the line is no text for people: {text}");
+        }
+        finished
+    }
+
+    /// Asserts that it failed with `code` and that its last line on stderr holds each of `words`.
+    ///
+    /// # Panics
+    /// When it did otherwise; the text holds the output.
+    #[track_caller]
+    pub fn expect_last_line(self, code: i32, words: &[&str]) -> Self {
+        let finished = self.expect_code(code);
+        let line = finished.stderr.trim_end().lines().last().unwrap_or_default();
+        for word in words {
+            assert!(line.contains(word), "the last line does not name `{word}`: {}", finished.stderr);
         }
         finished
     }

@@ -42,14 +42,14 @@ impl Sink<'_> {
         }
     }
 
-    fn table(&self, options: &[(&str, &str)]) -> String {
+    pub(crate) fn table(&self, options: &[(&str, &str)]) -> String {
         match self {
             Self::Bson(_) | Self::S3(..) => table("documents", "BSON", "${OUTPUT}", options),
             Self::Mongo(_) => table("documents", "MONGODB", "${OUTPUT}", options),
         }
     }
 
-    fn location(&self) -> String {
+    pub(crate) fn location(&self) -> String {
         match self {
             Self::Bson(folder) => format!("file://{}", folder.display()),
             Self::S3(bucket, prefix) => bucket.url(prefix),
@@ -58,7 +58,7 @@ impl Sink<'_> {
     }
 }
 
-fn table(name: &str, format: &str, location: &str, options: &[(&str, &str)]) -> String {
+pub(crate) fn table(name: &str, format: &str, location: &str, options: &[(&str, &str)]) -> String {
     let options: Vec<_> = options.iter().map(|(key, value)| format!("'{key}' '{value}'")).collect();
     let options = if options.is_empty() { String::new() } else { format!("\nOPTIONS ({})", options.join(", ")) };
     format!("CREATE EXTERNAL TABLE {name} STORED AS {format} LOCATION '{location}'{options};\n")

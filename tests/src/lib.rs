@@ -6,6 +6,8 @@
 //! | [`servers`] | child processes: free ports, logs, scratch folders, a watchdog which stops them with the test process |
 //! | [`minio`] | MinIO over http and https, buckets |
 //! | [`mongo`] | the MongoDB wire server: start, stop, kill, restart, authentication |
+//! | [`kafka`] | an Apache Kafka broker, topics, producers, and a consumer which checks |
+//! | [`feed`] | one feed of a test: a topic, a sink, `run` and `stream`, and what must be stored |
 //! | [`proxy`] | a TCP proxy whose faults are counted, so that a test can prove that its fault fired |
 //! | [`baler`] | the binary under test as a child process with a deadline |
 //! | [`job`] | one job of a test: its SQL file, sink, state, `run` and `verify` |
@@ -35,9 +37,11 @@ pub mod baler;
 pub mod cache;
 pub mod corpus;
 pub mod dump_reader;
+pub mod feed;
 pub mod fleet;
 pub mod flight;
 pub mod job;
+pub mod kafka;
 pub mod minio;
 pub mod mongo;
 pub mod proxy;

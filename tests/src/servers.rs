@@ -167,6 +167,7 @@ fn announce() {
         ));
         say(&format!("S3:           {}", crate::minio::description()));
         say(&format!("MongoDB wire: {}", crate::mongo::description()));
+        say(&format!("Kafka:        {}", crate::kafka::description()));
         say(&format!("baler:        {}", crate::baler::description()));
     });
 }

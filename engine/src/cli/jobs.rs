@@ -9,8 +9,9 @@ use super::{Output, print_json, print_line};
 use crate::cluster::client::{Fleet, FleetJob};
 use crate::error::{Error, Result};
 use crate::job::JobRef;
+use crate::job::folder::job_names;
 use crate::job::manifest::Manifest;
-use crate::job::state::{Commit, JobState, job_names};
+use crate::job::state::{Commit, JobState};
 use crate::options::format_bytes;
 use crate::session::SessionParts;
 use crate::store::locate;
@@ -75,8 +76,11 @@ pub(super) async fn run(args: JobsArgs, parts: &SessionParts, output: Output) ->
 
 /// Cancels all that runs on the fleet for job `name`; returns how many Ballista jobs that were.
 pub(super) async fn cancel_waves(fleet: &Fleet, name: &str) -> Result<usize> {
-    let wave = format!("{name} wave ");
-    let is_meant = |job: &FleetJob| job.job_id == name || job.job_name == name || job.job_name.starts_with(&wave);
+    // A micro-batch of a query is job `<query>.<number>`.
+    let is_batch =
+        |job: &str| job.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')).is_some_and(|number| number.parse::<u64>().is_ok());
+    let is_wave = |text: &str| text.split_once(" wave ").is_some_and(|(job, _)| job == name || is_batch(job));
+    let is_meant = |job: &FleetJob| job.job_id == name || job.job_name == name || is_batch(&job.job_name) || is_wave(&job.job_name);
     let mut cancelled = 0;
     for job in fleet.jobs().await? {
         if is_meant(&job) && matches!(job.status.as_str(), "Queued" | "Running") && fleet.cancel(&job.job_id).await? {

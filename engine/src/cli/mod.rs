@@ -11,6 +11,7 @@ mod restore;
 mod run;
 mod servers;
 mod sql;
+mod stream;
 mod verify;
 
 use std::io::IsTerminal;
@@ -40,6 +41,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Runs a batch job from a SQL file; the same command again resumes it.
     Run(run::RunArgs),
+    /// Runs a streaming query from a SQL file; the same command again goes on where it stopped.
+    Stream(stream::StreamArgs),
     /// Runs queries, or reads them from the terminal.
     Sql(sql::SqlArgs),
     /// Reconciles a job's manifest, receipts, stored documents and (with --deep) source bytes.
@@ -117,6 +120,7 @@ async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
     match cli.command {
         Command::Demo(args) => demo::run(args, parts).await,
         Command::Run(args) => run::run(args, parts, output).await,
+        Command::Stream(args) => stream::run(args, parts, output).await,
         Command::Sql(args) => sql::run(args, parts).await,
         Command::Verify(args) => verify::run(args, parts, output).await,
         Command::Restore(args) => restore::run(args, parts, output).await,

@@ -1,7 +1,7 @@
 //! `baler run`: a batch job from a SQL file.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -52,7 +52,7 @@ struct RunResult<'a> {
 }
 
 pub(super) async fn run(args: RunArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
-    let text = std::fs::read_to_string(&args.file).map_err(|e| Error::config(format!("cannot read {}: {e}", args.file.display())))?;
+    let text = read_file(&args.file)?;
     let variables = parse_variables(&args.set)?;
     let name = match args.job {
         Some(name) => name,
@@ -83,8 +83,13 @@ pub(super) async fn run(args: RunArgs, parts: &SessionParts, output: Output) -> 
     Ok(ExitCode::SUCCESS)
 }
 
+/// The text of a SQL file.
+pub(super) fn read_file(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).map_err(|e| Error::config(format!("cannot read {}: {e}", file.display())))
+}
+
 /// `KEY=VALUE` words → map.
-fn parse_variables(words: &[String]) -> Result<HashMap<String, String>> {
+pub(super) fn parse_variables(words: &[String]) -> Result<HashMap<String, String>> {
     words
         .iter()
         .map(|word| {
@@ -102,6 +107,16 @@ pub(super) async fn prepare_job(
     variables: &HashMap<String, String>,
     job: JobRef,
 ) -> Result<Job> {
+    let (whole, insert) = plan_insert(context, text, variables).await?;
+    Job::prepare(context, fleet, job, &whole, insert).await
+}
+
+/// Runs a file's statements up to its INSERT; returns them as they ran, and that.
+pub(super) async fn plan_insert(
+    context: &SessionContext,
+    text: &str,
+    variables: &HashMap<String, String>,
+) -> Result<(String, DmlStatement)> {
     let statements = statement::parse(&statement::substitute(text, variables)?)?;
     let whole = statements.iter().map(ToString::to_string).collect::<Vec<_>>().join(";\n");
     let mut insert: Option<DmlStatement> = None;
@@ -118,7 +133,7 @@ pub(super) async fn prepare_job(
     }
     let insert =
         insert.ok_or_else(|| Error::config("a job file needs an INSERT INTO a MONGODB or BSON table; use `baler sql` for queries"))?;
-    Job::prepare(context, fleet, job, &whole, insert).await
+    Ok((whole, insert))
 }
 
 /// Runs a prepared job with its progress on stderr.

@@ -78,9 +78,6 @@ impl Fleet {
         let http = http_client()?;
         let fleet = Self { url, context, http };
         let info = fleet.info().await?;
-        if info.version != crate::VERSION {
-            return Err(version_error(&info.version));
-        }
         statement::define_tables(&fleet.context, &info.tables).await?;
         Ok(fleet)
     }
@@ -98,9 +95,10 @@ impl Fleet {
     /// Version, executors and tables.
     ///
     /// # Errors
-    /// Unreachable, when the scheduler does not answer.
+    /// Unreachable, when the scheduler does not answer; Config, when it is of another version.
     pub async fn info(&self) -> Result<FleetInfo> {
-        self.get("/api/baler").await
+        let (http, url) = (self.http.clone(), self.url.clone());
+        runtime::spawn_io(async move { same_version(&url, &http).await })?.join().await?
     }
 
     /// The Ballista jobs which the scheduler remembers.
@@ -195,33 +193,17 @@ impl From<Failure> for Error {
     }
 }
 
-/// What a scheduler says about its version.
-#[derive(Debug)]
-pub(super) enum Handshake {
-    /// It is this one.
-    Same,
-    /// Nothing answers.
-    Unreachable(Error),
-}
-
-/// Asks the scheduler at `url` (`http://host:port`) for its version.
+/// Asks the scheduler at `url` (`http://host:port`) who it is.
 ///
 /// # Errors
-/// Config, when it is another one.
-pub(super) async fn scheduler_version(url: &str) -> Result<Handshake> {
-    let answer = async {
-        let answer = http_client()?.get(format!("{url}/api/baler")).send().await.map_err(|e| unreachable_error(url, &e))?;
-        answer.json::<FleetInfo>().await.map_err(|e| unreachable_error(url, &e))
-    };
-    match answer.await {
-        Ok(info) if info.version == crate::VERSION => Ok(Handshake::Same),
-        Ok(info) => Err(version_error(&info.version)),
-        Err(error) if error.kind() == ErrorKind::Unreachable => Ok(Handshake::Unreachable(error)),
-        Err(error) => Err(error),
-    }
+/// Unreachable, when none answers; Config, when it is of another version.
+pub(super) async fn same_version(url: &str, http: &reqwest::Client) -> Result<FleetInfo> {
+    let answer = async { http.get(format!("{url}/api/baler")).send().await?.error_for_status()?.json::<FleetInfo>().await };
+    let info = answer.await.map_err(|e| unreachable_error(url, &e))?;
+    if info.version == crate::VERSION { Ok(info) } else { Err(version_error(&info.version)) }
 }
 
-fn http_client() -> Result<reqwest::Client> {
+pub(super) fn http_client() -> Result<reqwest::Client> {
     reqwest::Client::builder()
         .timeout(CALL_TIMEOUT)
         .no_proxy()

@@ -40,7 +40,6 @@ pub const SCHEDULER_FLAGS: &[FlagDefault] = &[
     ("finished-job-state-clean-up-interval-seconds", "300"),
     ("grpc-server-max-decoding-message-size", "134217728"),
     ("grpc-server-max-encoding-message-size", "134217728"),
-    ("grpc-client-max-message-size", "134217728"),
 ];
 
 /// Flags of `baler executor`.
@@ -54,5 +53,4 @@ pub const EXECUTOR_FLAGS: &[FlagDefault] = &[
     ("job-data-clean-up-interval-seconds", "600"),
     ("job-data-ttl-seconds", "3600"),
     ("grpc-server-max-decoding-message-size", "134217728"),
-    ("grpc-server-max-encoding-message-size", "134217728"),
 ];

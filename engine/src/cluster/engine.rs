@@ -11,6 +11,7 @@ use ballista_core::JobId;
 use ballista_core::client::BallistaClient;
 use ballista_core::client_pool::{BallistaClientPool, PooledClient};
 use ballista_core::error::Result as BallistaResult;
+use ballista_core::execution_plans::ShuffleReaderExec;
 use ballista_core::extension::BallistaConfigGrpcEndpoint;
 use ballista_core::utils::GrpcClientConfig;
 use ballista_executor::execution_engine::{DefaultExecutionEngine, ExecutionEngine, QueryStageExecutor};
@@ -49,7 +50,9 @@ impl ExecutionEngine for TaskEngine {
         work_dir: &str,
         config: &SessionConfig,
     ) -> DataFusionResult<Arc<dyn QueryStageExecutor>> {
+        let mut reads_shuffles = false;
         let plan = plan.transform_up(|node| {
+            reads_shuffles |= node.is::<ShuffleReaderExec>();
             Ok(match node.downcast_ref::<WriteExec>() {
                 Some(write) => {
                     let task = TaskPartitions { run: job_id.to_string(), partitions: partitions.clone() };
@@ -60,7 +63,7 @@ impl ExecutionEngine for TaskEngine {
         })?;
         let (plan, alive) = make_stoppable(plan.data)?;
         let stage = self.ballista.create_query_stage_exec(job_id, stage_id, task_id, partitions, plan, work_dir, config)?;
-        Ok(Arc::new(StoppableStage::new(stage, alive)))
+        Ok(Arc::new(StoppableStage::new(stage, reads_shuffles, alive)))
     }
 }
 

@@ -10,10 +10,10 @@ use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_
 use ballista_executor::health::spawn_health_server;
 
 use super::ballista_error;
-use super::client::{Handshake, scheduler_version};
+use super::client::{http_client, same_version};
 use super::engine::TaskEngine;
 use crate::codec::{LogicalCodec, PhysicalCodec};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::{self, cpu_threads, stop_signal};
 use crate::session::{Place, SessionParts, runtime_env};
 
@@ -66,21 +66,23 @@ pub async fn serve(mut config: ExecutorProcessConfig, parts: SessionParts, optio
 /// `true` when the process was asked to stop; `false` when its scheduler was lost.
 async fn run(config: Arc<ExecutorProcessConfig>, options: &ExecutorOptions) -> Result<bool> {
     let scheduler = format!("http://{}:{}", config.scheduler_host, config.scheduler_port);
+    let http = http_client()?;
     let stopped = runtime::spawn_io(stop_signal())?;
     tokio::pin! {
         let stopped = stopped.join();
     }
     loop {
-        let version = tokio::select! {
-            version = scheduler_version(&scheduler) => version,
+        let answer = tokio::select! {
+            answer = same_version(&scheduler, &http) => answer,
             signal = &mut stopped => return signal?.map(|_| true),
         };
-        match version? {
-            Handshake::Same => break,
-            Handshake::Unreachable(error) => {
+        match answer {
+            Ok(_) => break,
+            Err(error) if error.kind() == ErrorKind::Unreachable => {
                 tracing::warn!(%scheduler, %error, "the scheduler does not answer; trying again");
                 tokio::time::sleep(RESTART_PAUSE).await;
             }
+            Err(error) => return Err(error),
         }
     }
     let process = start_executor_process(Arc::clone(&config));

@@ -5,11 +5,13 @@
 //! | [`defaults`] | where our defaults differ from Ballista's, and why |
 //! | [`scheduler`] | `baler scheduler`: Ballista's services, REST, Flight and ours behind one port |
 //! | `slots` | which slots are free, counted from what runs |
+//! | `kept` | what a stage has delivered is delivered once, also when it is rolled back |
 //! | [`executor`] | `baler executor`: Ballista's executor with drain, restart and health |
 //! | [`client`] | a fleet as a driver sees it: sessions, slots, submissions, jobs |
 //! | [`flight_sql`] | SQL for everybody who has an ADBC or JDBC driver |
 //! | `engine` | how an executor makes a task ready |
 //! | `stop` | a task that is cancelled ends |
+//! | `transfer` | a shuffle whose transfer breaks off is fetched again |
 //! | [`compressed`] | compressed CSV and JSON tables, which Ballista's plans lose |
 //!
 //! Distribution is Ballista's: stages, tasks, shuffles and retries are never ours.
@@ -20,9 +22,11 @@ pub mod defaults;
 mod engine;
 pub mod executor;
 pub mod flight_sql;
+mod kept;
 pub mod scheduler;
 mod slots;
 mod stop;
+mod transfer;
 
 use ballista_core::error::BallistaError;
 use serde::{Deserialize, Serialize};

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ballista_core::JobId;
 use ballista_core::error::Result;
+use ballista_core::extension::SessionConfigExt;
 use ballista_core::serde::protobuf::{ExecutorHeartbeat, RunningTask, task_status};
 use ballista_core::serde::scheduler::{ExecutorData, ExecutorMetadata};
 use ballista_scheduler::cluster::memory::InMemoryClusterState;
@@ -20,6 +21,8 @@ use ballista_scheduler::config::TaskDistributionPolicy;
 use ballista_scheduler::state::execution_stage::ExecutionStage;
 use ballista_scheduler::state::task_manager::JobInfoCache;
 use tokio::sync::Mutex;
+
+use super::kept::KeepingGraph;
 
 /// Slots of one executor.
 #[derive(Debug)]
@@ -34,6 +37,26 @@ struct Slots {
 pub(super) struct CountedSlots {
     ballista: InMemoryClusterState,
     executors: Mutex<HashMap<String, Slots>>,
+    /// Jobs which keep what their stages delivered.
+    keeping: Mutex<HashSet<JobId>>,
+}
+
+impl CountedSlots {
+    /// Puts a [`KeepingGraph`] in front of the graph of each new job, before its first task is given out.
+    async fn keep_outputs(&self, jobs: &HashMap<JobId, JobInfoCache>) {
+        let mut keeping = self.keeping.lock().await;
+        keeping.retain(|job| jobs.contains_key(job));
+        for (id, job) in jobs {
+            if keeping.insert(id.clone()) {
+                let mut graph = job.execution_graph.write().await;
+                // Adaptive graphs, for those who ask for them, make their stages as they go: they are left as they are.
+                if graph.session_config().ballista_config().adaptive_query_planner_enabled() {
+                    continue;
+                }
+                *graph = Box::new(KeepingGraph::new(graph.cloned()));
+            }
+        }
+    }
 }
 
 /// Slots in use, by executor.
@@ -65,6 +88,7 @@ impl ClusterState for CountedSlots {
         active_jobs: Arc<HashMap<JobId, JobInfoCache>>,
         executors: Option<HashSet<String>>,
     ) -> Result<Vec<BoundTask>> {
+        self.keep_outputs(&active_jobs).await;
         let mut slots = self.executors.lock().await;
         let used = used_slots(&active_jobs).await;
         let mut freed = Vec::new();

@@ -22,6 +22,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 use futures::StreamExt;
 use tokio::sync::watch;
 
+use super::transfer::retryable;
 use crate::error::Error;
 
 /// Puts a [`StoppableExec`] under the shuffle writer `stage`; the plan runs for as long as the sender lives.
@@ -101,13 +102,15 @@ impl ExecutionPlan for StoppableExec {
 #[derive(Debug)]
 pub(super) struct StoppableStage {
     stage: Arc<dyn QueryStageExecutor>,
+    reads_shuffles: bool,
     _alive: watch::Sender<()>,
 }
 
 impl StoppableStage {
-    /// Runs `stage`, whose plan [`make_stoppable`] has made to stop with `alive`.
-    pub(super) fn new(stage: Arc<dyn QueryStageExecutor>, alive: watch::Sender<()>) -> Self {
-        Self { stage, _alive: alive }
+    /// Runs `stage`, whose plan [`make_stoppable`] has made to stop with `alive`. Where it reads shuffles, a transfer
+    /// that breaks off does not fail the query.
+    pub(super) fn new(stage: Arc<dyn QueryStageExecutor>, reads_shuffles: bool, alive: watch::Sender<()>) -> Self {
+        Self { stage, reads_shuffles, _alive: alive }
     }
 }
 
@@ -120,7 +123,7 @@ impl fmt::Display for StoppableStage {
 #[async_trait]
 impl QueryStageExecutor for StoppableStage {
     async fn execute_query_stage(&self, task_id: usize, context: Arc<TaskContext>) -> DataFusionResult<Vec<ShuffleWritePartition>> {
-        self.stage.execute_query_stage(task_id, context).await
+        self.stage.execute_query_stage(task_id, context).await.map_err(|error| if self.reads_shuffles { retryable(error) } else { error })
     }
 
     fn collect_plan_metrics(&self) -> Vec<MetricsSet> {

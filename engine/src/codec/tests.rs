@@ -85,6 +85,8 @@ fn specs(plan: &Arc<dyn ExecutionPlan>) -> Vec<String> {
     plan.apply(|node| {
         if let Some(scan) = node.downcast_ref::<BlobScanExec>() {
             found.push(format!("BlobScanExec {:?} {:?}", scan.spec(), scan.projection()));
+        } else if let Some(scan) = node.downcast_ref::<KafkaScanExec>() {
+            found.push(format!("KafkaScanExec {:?} {:?}", scan.spec(), scan.projection()));
         } else if let Some(write) = node.downcast_ref::<WriteExec>() {
             found.push(format!("WriteExec {:?} {:?} {}", write.sink(), write.job(), write.is_split_parallel()));
         } else if let Some(scan) = node.downcast_ref::<CompressedScanExec>() {
@@ -118,6 +120,9 @@ fn tables() -> (TempDir, String) {
     let text = format!(
         "CREATE EXTERNAL TABLE objects STORED AS BLOB LOCATION 'file://{at}/in/' OPTIONS ('blob.split_size' '7MiB', 'blob.chunk_size' '3KiB',
              'blob.boundary' 'none', 'blob.compression' 'none', 'blob.on_corrupt' 'dead_letter');
+         CREATE EXTERNAL TABLE feed STORED AS KAFKA LOCATION 'kafka://one:1,two:2/events' OPTIONS ('kafka.starting_offsets' '{{"3": 7, "0": -2}}',
+             'kafka.chunk_records' '1', 'kafka.include_headers' 'true', 'kafka.isolation_level' 'read_uncommitted', 'kafka.credentials' 'FEED',
+             'kafka.client.security.protocol' 'SASL_SSL', 'kafka.max_bytes_per_trigger' '1GiB', 'kafka.fail_on_data_loss' 'false');
          CREATE EXTERNAL TABLE dump STORED AS BSON LOCATION 'file://{at}/dump' OPTIONS ('bson.namespace' 'a.b', 'bson.on_error' 'dead_letter');
          CREATE EXTERNAL TABLE declared (_id VARCHAR NOT NULL, data BYTEA) STORED AS BSON LOCATION 'file://{at}/dump' OPTIONS ('bson.namespace' 'a.b');
          CREATE EXTERNAL TABLE collection STORED AS MONGODB LOCATION 'mongodb://one:1,two:2/db.docs?tls=true' OPTIONS ('mongodb.credentials' 'SHOP',
@@ -237,6 +242,16 @@ fn every_node_and_table_arrives_as_it_was_sent() {
         let scan = send(&fleet, &tables, "SELECT * FROM objects", None).await;
         scan.expect_same()
             .expect_nodes(&["split_bytes: 7340032, chunk_bytes: 3072, boundary: None, compression: None, on_corrupt: DeadLetter"]);
+        let insert =
+            "INSERT INTO dump SELECT id AS _id, json_get_str(CAST(value AS VARCHAR), 'a') AS a, headers FROM feed WHERE \"offset\" > 3";
+        let feed = send(&fleet, &tables, insert, Some(&job())).await;
+        feed.expect_same().expect_nodes(&[
+            "WriteExec",
+            "true",
+            "starting: Offsets([(0, -2), (3, 7)])",
+            "read_uncommitted: true",
+            r#"client: {"security.protocol": "SASL_SSL"}"#,
+        ]);
         let read = send(&fleet, &tables, "SELECT data FROM declared WHERE _id > 'a' LIMIT 3", None).await;
         read.expect_same().expect_nodes(&["DocumentScanExec"]);
         let words = send(&fleet, &tables, "SELECT a.word FROM words a JOIN words b ON a.id = b.id ORDER BY a.word", None).await;

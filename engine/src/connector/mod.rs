@@ -3,7 +3,9 @@
 //! | place | holds |
 //! | --- | --- |
 //! | [`split`] | splits and the leaf of every scan |
+//! | [`source`] | what a driver needs of each source |
 //! | [`blob`] | source: objects → chunks |
+//! | [`kafka`] | source: topics → chunks or records |
 //! | [`document`] | row → BSON document, and back; the one type table |
 //! | [`batch`] | documents → batches under the limits of a sink |
 //! | [`mod@write`] | the plan node which writes, split by split |
@@ -21,11 +23,13 @@ pub mod blob;
 pub mod bson;
 pub mod document;
 pub mod documents;
+pub mod kafka;
 pub mod mongodb;
 pub mod part;
 pub mod queue;
 pub mod receipt;
 pub mod sink;
+pub mod source;
 pub mod split;
 pub mod stored;
 pub mod write;

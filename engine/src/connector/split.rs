@@ -18,15 +18,16 @@ use sha2::{Digest, Sha256};
 
 use super::blob::Compression;
 use super::documents::Part;
+use super::kafka::parse_partition;
 use crate::error::{Error, Result};
 use crate::hex::to_hex;
 
-/// A byte range of one object: the unit of retry, resume and progress.
+/// A byte range of one object, or a range of offsets of a Kafka partition: the unit of retry, resume and progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
     /// 16 hex digits: a pure function of object, version and range.
     pub id: String,
-    /// URI of the object.
+    /// URI of the object; `kafka:topic/3` for a Kafka partition, whose other fields are then empty or count offsets.
     pub object: String,
     /// Etag of the object, else size and modification time.
     pub version: String,
@@ -43,11 +44,21 @@ pub struct Split {
 }
 
 impl Split {
-    /// Bytes of the range, as stored.
+    /// Bytes of the range, as stored, or offsets.
     pub fn length(&self) -> u64 {
         self.end - self.start
     }
+
+    /// Bytes to read, as far as is known before: those of a range of records are guessed.
+    pub fn work_bytes(&self) -> u64 {
+        if parse_partition(&self.object).is_some() { (self.length() * RECORD_BYTES).max(RANGE_BYTES_MIN) } else { self.length() }
+    }
 }
+
+/// What a Kafka record is taken to hold where its size is not known: the seed's records are of this size.
+const RECORD_BYTES: u64 = 1 << 10;
+/// What a range of offsets counts as at least: its consumer's queue may fill with large records.
+const RANGE_BYTES_MIN: u64 = 4 << 20;
 
 /// 16 hex digits of SHA-256 over the parts, each ended by a zero byte.
 pub fn digest_id(parts: &[&str], hex_digits: usize) -> String {

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use datafusion::arrow::array::{RecordBatch, UInt64Array};
@@ -26,6 +26,7 @@ use futures::StreamExt;
 use super::batch::BatchBuilder;
 use super::blob::BlobScanExec;
 use super::document::DocumentEncoder;
+use super::kafka::KafkaScanExec;
 use super::part::{TaskPartitions, part_name};
 use super::queue::WorkQueue;
 use super::receipt::{DocumentDigest, DocumentFacts, Receipt, SCHEMA_VERSION};
@@ -66,7 +67,7 @@ impl WriteExec {
                 spec.target()
             )));
         }
-        let queue = split_leaf(&input)?.map(|partitions| Arc::new(WorkQueue::new(partitions.into_iter().flatten(), Split::length)));
+        let queue = split_leaf(&input)?.map(|partitions| Arc::new(WorkQueue::new(partitions.into_iter().flatten(), Split::work_bytes)));
         let schema = Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]));
         let partitions = Partitioning::UnknownPartitioning(input.output_partitioning().partition_count());
         let properties = PlanProperties::new(EquivalenceProperties::new(schema), partitions, EmissionType::Final, Boundedness::Bounded);
@@ -180,7 +181,7 @@ impl ExecutionPlan for WriteExec {
 
 /// Nodes which treat each row by itself, so that running them split by split is the same as running them at once.
 fn is_row_wise(plan: &dyn ExecutionPlan) -> bool {
-    matches!(plan.name(), "ProjectionExec" | "FilterExec" | "CoalesceBatchesExec" | "CooperativeExec" | "BlobScanExec")
+    matches!(plan.name(), "ProjectionExec" | "FilterExec" | "CoalesceBatchesExec" | "CooperativeExec" | "BlobScanExec" | "KafkaScanExec")
         && plan.children().len() == 1
         // A filter may carry a LIMIT, which counts over all splits.
         && plan.fetch().is_none()
@@ -204,6 +205,9 @@ fn narrow_to_split(plan: &Arc<dyn ExecutionPlan>, split: &Split, log: &DeadLette
     let input = narrow_to_split(input, split, log)?;
     if let Some(scan) = plan.downcast_ref::<BlobScanExec>() {
         return Ok(Arc::new(scan.with_input(input, log.clone())));
+    }
+    if let Some(scan) = plan.downcast_ref::<KafkaScanExec>() {
+        return Ok(Arc::new(scan.with_input(input)));
     }
     let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
     Ok(Arc::clone(plan).replace_children(vec![input], options)?)
@@ -331,6 +335,7 @@ impl PartWriter {
         let mut batches = BatchBuilder::new(self.spec.limits());
         let mut totals = Totals::default();
         loop {
+            let waited = Instant::now();
             let next = match batches.deadline() {
                 None => rows.next().await,
                 Some(deadline) => match tokio::time::timeout_at(deadline.into(), rows.next()).await {
@@ -343,6 +348,7 @@ impl PartWriter {
                     }
                 },
             };
+            COUNTERS.row_wait.add_since(waited);
             let Some(rows) = next else { break };
             let rows = rows?;
             let documents = self.encoder.encode(&rows)?;
@@ -364,14 +370,18 @@ impl PartWriter {
             self.documents.add(documents.len());
             for batch in batches.add(documents) {
                 self.document_bytes.add(batch.bytes().len());
+                let waited = Instant::now();
                 writer.write(batch).await?;
+                COUNTERS.sink_wait.add_since(waited);
             }
         }
         if let Some(batch) = batches.take() {
             self.document_bytes.add(batch.bytes().len());
             writer.write(batch).await?;
         }
+        let waited = Instant::now();
         let written = writer.finish().await?;
+        COUNTERS.sink_wait.add_since(waited);
         totals.already_there = written.already_there;
         totals.documents -= written.refused.len() as u64;
         totals.refused.extend(written.refused);

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::connector::SinkSpec;
-use crate::connector::blob::{BlobSpec, Compression};
+use crate::connector::blob::Compression;
 use crate::connector::receipt::SCHEMA_VERSION;
+use crate::connector::source::SourceSpec;
 use crate::connector::split::{Split, digest_id};
 use crate::error::{Error, Result};
 
@@ -54,6 +55,26 @@ pub struct ManifestSplit {
     pub end: u64,
 }
 
+/// Objects out of their splits, which are sorted by object and offset.
+pub fn group_splits(splits: &[Split]) -> Vec<ManifestObject> {
+    let mut objects: Vec<ManifestObject> = Vec::new();
+    for split in splits {
+        let range = ManifestSplit { id: split.id.clone(), start: split.start, end: split.end };
+        match objects.last_mut() {
+            Some(last) if last.object == split.object => last.splits.push(range),
+            _ => objects.push(ManifestObject {
+                object: split.object.clone(),
+                version: split.version.clone(),
+                size: split.size,
+                last_modified: split.last_modified,
+                compression: split.compression,
+                splits: vec![range],
+            }),
+        }
+    }
+    objects
+}
+
 /// The source of truth of a job; written once, before anything is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -66,7 +87,7 @@ pub struct Manifest {
     /// SHA-256 of the statement with its white space folded.
     pub statement_hash: String,
     /// What is read.
-    pub source: Option<BlobSpec>,
+    pub source: Option<SourceSpec>,
     /// What is written.
     pub sink: SinkSpec,
     /// Whether the statement runs split by split. If not, the job has one receipt, [`WHOLE`], and no objects here.
@@ -87,7 +108,7 @@ pub fn hash_statement(statement: &str) -> String {
 
 impl Manifest {
     /// A manifest over `objects`, which are sorted by name.
-    pub fn new(job: &str, statement: &str, source: Option<BlobSpec>, sink: SinkSpec, objects: Vec<ManifestObject>) -> Self {
+    pub fn new(job: &str, statement: &str, source: Option<SourceSpec>, sink: SinkSpec, objects: Vec<ManifestObject>) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
             job: job.to_string(),

@@ -3,7 +3,8 @@
 //! | place | holds |
 //! | --- | --- |
 //! | [`manifest`] | the statement, every object and every split of a job |
-//! | [`state`] | the job's folder: put-if-absent JSON files in any object store |
+//! | [`state`] | the files of a job: manifest, receipts, commit |
+//! | [`folder`] | put-if-absent JSON files in any object store |
 //! | [`dead_letter`] | pieces of input which could not be written |
 //! | [`run`] | the driver: plan → manifest → write → commit; resumes |
 //! | `waves` | how the driver writes on a fleet: waves of splits until each has its receipt |
@@ -18,6 +19,7 @@
 mod compare;
 pub mod dead_letter;
 mod dispatch;
+pub mod folder;
 pub mod item;
 pub mod manifest;
 mod payload;

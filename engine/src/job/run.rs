@@ -22,9 +22,9 @@ use super::manifest::{Manifest, ManifestObject, WHOLE};
 use super::state::{Commit, JobState};
 use super::waves;
 use crate::cluster::client::Fleet;
-use crate::connector::blob::{BlobSpec, BlobTable, list};
 use crate::connector::receipt::{Receipt, SCHEMA_VERSION};
 use crate::connector::sink::SinkTable;
+use crate::connector::source::SourceSpec;
 use crate::connector::split::{Split, deal};
 use crate::connector::write::WriteExec;
 use crate::error::{Error, Result};
@@ -81,10 +81,12 @@ impl Job {
         let Some(sink) = sink.downcast_ref::<SinkTable>() else {
             return Err(Error::config(format!("a job ends in a MONGODB or BSON table; `{}` is none", insert.table_name)));
         };
-        let source = find_blob(&insert.input)?;
-        let objects = match &source {
-            Some(spec) => list::list_input(&context.runtime_env(), spec).await?,
-            None => Vec::new(),
+        let source = find_source(&insert.input)?;
+        let stored = state.manifest().await?;
+        let objects = match (&source, &stored) {
+            (Some(source), Some(stored)) if source.grows() => stored.objects.clone(),
+            (Some(source), _) => source.list_input(&context.runtime_env()).await?,
+            (None, _) => Vec::new(),
         };
         let splits: Vec<Split> = objects.iter().flat_map(ManifestObject::splits).collect();
         let shape = plan_shape(context, bind(&insert, &job, Some(std::slice::from_ref(&splits)))?).await?;
@@ -93,7 +95,7 @@ impl Job {
         let mut manifest = Manifest::new(&job.name, statement, source, sink.spec.clone(), recorded);
         (manifest.by_split, manifest.keeps_every_row) = (by_split, shape.keeps_every_row);
         let mut is_prepared = false;
-        if let Some(stored) = state.manifest().await? {
+        if let Some(stored) = stored {
             stored.check_same(&manifest)?;
             manifest = stored;
         } else {
@@ -123,8 +125,8 @@ impl Job {
 
     /// Stored bytes of all splits and of those that are still to be read.
     pub fn bytes(&self) -> (u64, u64) {
-        let all = self.manifest.objects.iter().map(|object| object.size).sum();
-        (all, self.pending.iter().map(Split::length).sum())
+        let all = self.manifest.splits().iter().map(Split::work_bytes).sum();
+        (all, self.pending.iter().map(Split::work_bytes).sum())
     }
 
     /// Which attempt this is.
@@ -274,14 +276,14 @@ fn whole_receipt(documents: u64, attempt: u32, started: chrono::DateTime<Utc>) -
     }
 }
 
-/// The BLOB table which a query reads, if it reads exactly one and that once.
-fn find_blob(input: &LogicalPlan) -> Result<Option<BlobSpec>> {
+/// The source which a query reads, if it reads exactly one and that once.
+fn find_source(input: &LogicalPlan) -> Result<Option<SourceSpec>> {
     let mut found = Vec::new();
     input.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
-            && let Some(table) = source_as_provider(&scan.source)?.downcast_ref::<BlobTable>()
+            && let Some(source) = SourceSpec::of_table(source_as_provider(&scan.source)?.as_ref())
         {
-            found.push(table.spec.clone());
+            found.push(source);
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
@@ -305,9 +307,8 @@ pub(crate) fn bind(insert: &DmlStatement, job: &JobRef, tasks: Option<&[Vec<Spli
 fn pin_splits(node: LogicalPlan, tasks: &[Vec<Split>]) -> DataFusionResult<Transformed<LogicalPlan>> {
     if let LogicalPlan::TableScan(mut scan) = node {
         let provider = source_as_provider(&scan.source)?;
-        if let Some(table) = provider.downcast_ref::<BlobTable>() {
-            let pinned = BlobTable { spec: table.spec.clone(), tasks: Some(tasks.to_vec()) };
-            scan.source = provider_as_source(Arc::new(pinned));
+        if let Some(source) = SourceSpec::of_table(provider.as_ref()) {
+            scan.source = provider_as_source(source.pinned_table(tasks));
             return Ok(Transformed::yes(LogicalPlan::TableScan(scan)));
         }
         return Ok(Transformed::no(LogicalPlan::TableScan(scan)));

@@ -7,27 +7,17 @@
 //! ```
 
 use std::collections::HashMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use datafusion::execution::runtime_env::RuntimeEnv;
-use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::JobRef;
 use super::dead_letter::DeadLetter;
+use super::folder::StateFolder;
 use super::manifest::Manifest;
 use crate::connector::receipt::{Receipt, SCHEMA_VERSION};
-use crate::error::{Error, Result, store_error};
-use crate::retry::Retry;
-use crate::runtime;
-use crate::store::{Location, locate};
-
-/// Receipts which are read at once.
-const READS_IN_FLIGHT: usize = 64;
+use crate::error::Result;
 
 /// Totals of a finished job. Its existence, and nothing else, means success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +47,7 @@ pub struct Commit {
 /// A job's state.
 #[derive(Debug, Clone)]
 pub struct JobState {
-    folder: Location,
+    folder: StateFolder,
 }
 
 impl JobState {
@@ -66,12 +56,12 @@ impl JobState {
     /// # Errors
     /// Config, when the state URL is not valid.
     pub fn open(env: &RuntimeEnv, job: &JobRef) -> Result<Self> {
-        Ok(Self { folder: locate(env, &job.state)?.join(&job.name) })
+        Ok(Self { folder: StateFolder::open(env, &job.state, &job.name)? })
     }
 
     /// How people name it.
     pub fn uri(&self) -> &str {
-        &self.folder.uri
+        self.folder.uri()
     }
 
     /// The manifest, if the job was begun.
@@ -79,7 +69,7 @@ impl JobState {
     /// # Errors
     /// As the store's; Decode for a file of a later version.
     pub async fn manifest(&self) -> Result<Option<Manifest>> {
-        self.read("manifest.json").await
+        self.folder.read("manifest.json").await
     }
 
     /// Stores the manifest; `false` if another driver was first.
@@ -87,7 +77,7 @@ impl JobState {
     /// # Errors
     /// As the store's.
     pub async fn put_manifest(&self, manifest: &Manifest) -> Result<bool> {
-        self.create("manifest.json", manifest).await
+        self.folder.create("manifest.json", manifest).await
     }
 
     /// The receipt of a split, if it is done.
@@ -95,7 +85,7 @@ impl JobState {
     /// # Errors
     /// As [`Self::manifest`].
     pub async fn receipt(&self, split: &str) -> Result<Option<Receipt>> {
-        self.read(&format!("receipts/{split}.json")).await
+        self.folder.read(&format!("receipts/{split}.json")).await
     }
 
     /// Stores a receipt. A second one for the same split is dropped: both attempts wrote the same documents.
@@ -103,7 +93,7 @@ impl JobState {
     /// # Errors
     /// As the store's.
     pub async fn put_receipt(&self, receipt: &Receipt) -> Result<()> {
-        self.create(&format!("receipts/{}.json", receipt.split), receipt).await.map(|_was_first| ())
+        self.folder.create(&format!("receipts/{}.json", receipt.split), receipt).await.map(|_was_first| ())
     }
 
     /// Names of the splits that have a receipt, in no order; reads none of them.
@@ -111,7 +101,7 @@ impl JobState {
     /// # Errors
     /// As the store's.
     pub async fn receipt_names(&self) -> Result<Vec<String>> {
-        let files = self.list("receipts").await?;
+        let files = self.folder.list("receipts").await?;
         Ok(files.iter().filter_map(|path| Some(path.filename()?.strip_suffix(".json")?.to_string())).collect())
     }
 
@@ -120,9 +110,8 @@ impl JobState {
     /// # Errors
     /// As [`Self::manifest`].
     pub async fn receipts_of(&self, splits: Vec<String>) -> Result<Vec<Receipt>> {
-        let folder = self.folder.join("receipts");
-        let files = splits.iter().map(|split| folder.join(&format!("{split}.json")).path).collect();
-        self.read_files(files).await
+        let files = splits.iter().map(|split| self.folder.path(&format!("receipts/{split}.json"))).collect();
+        self.folder.read_files(files).await
     }
 
     /// All receipts, by split.
@@ -130,7 +119,7 @@ impl JobState {
     /// # Errors
     /// As [`Self::manifest`].
     pub async fn receipts(&self) -> Result<HashMap<String, Receipt>> {
-        let receipts: Vec<Receipt> = self.read_all("receipts").await?;
+        let receipts: Vec<Receipt> = self.folder.read_all("receipts").await?;
         Ok(receipts.into_iter().map(|receipt| (receipt.split.clone(), receipt)).collect())
     }
 
@@ -140,7 +129,7 @@ impl JobState {
     /// As the store's.
     pub async fn put_dead_letters(&self, split: &str, letters: &[DeadLetter]) -> Result<()> {
         for (number, letter) in letters.iter().enumerate() {
-            self.create(&format!("dead-letters/{split}-{number}.json"), letter).await?;
+            self.folder.create(&format!("dead-letters/{split}-{number}.json"), letter).await?;
         }
         Ok(())
     }
@@ -150,7 +139,7 @@ impl JobState {
     /// # Errors
     /// As [`Self::manifest`].
     pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
-        self.read_all("dead-letters").await
+        self.folder.read_all("dead-letters").await
     }
 
     /// The commit, if the job is done.
@@ -158,7 +147,7 @@ impl JobState {
     /// # Errors
     /// As [`Self::manifest`].
     pub async fn commit(&self) -> Result<Option<Commit>> {
-        self.read("commit.json").await
+        self.folder.read("commit.json").await
     }
 
     /// Stores the commit; `false` if another driver was first.
@@ -166,7 +155,7 @@ impl JobState {
     /// # Errors
     /// As the store's.
     pub async fn put_commit(&self, commit: &Commit) -> Result<bool> {
-        self.create("commit.json", commit).await
+        self.folder.create("commit.json", commit).await
     }
 
     /// Notes that a driver begins, and tells which attempt this is.
@@ -176,7 +165,7 @@ impl JobState {
     pub async fn begin_attempt(&self) -> Result<u32> {
         let mut attempt = self.attempts().await? as u32 + 1;
         let note = serde_json::json!({ "schema_version": SCHEMA_VERSION, "started": Utc::now() });
-        while !self.create(&format!("attempts/{attempt:06}.json"), &note).await? {
+        while !self.folder.create(&format!("attempts/{attempt:06}.json"), &note).await? {
             attempt += 1;
         }
         Ok(attempt)
@@ -187,153 +176,6 @@ impl JobState {
     /// # Errors
     /// As the store's.
     pub async fn attempts(&self) -> Result<usize> {
-        Ok(self.list("attempts").await?.len())
+        Ok(self.folder.list("attempts").await?.len())
     }
-
-    /// Creates a file unless it is there; `false` if it was.
-    async fn create<T: Serialize + Sync>(&self, name: &str, content: &T) -> Result<bool> {
-        let file = self.folder.join(name);
-        let text = serde_json::to_vec_pretty(content).map_err(|e| Error::internal(format!("{name} does not encode")).with_source(e))?;
-        runtime::spawn_io(async move {
-            let mut retry = Retry::new();
-            let mut is_repeat = false;
-            loop {
-                match create_once(&file, &text).await {
-                    // A lost reply may have created it: then what is there is what was sent.
-                    Ok(false) if is_repeat => return holds(&file, &text).await,
-                    Ok(created) => return Ok(created),
-                    Err(error) => retry.wait_or(error).await?,
-                }
-                is_repeat = true;
-            }
-        })?
-        .join()
-        .await?
-    }
-
-    async fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
-        let file = self.folder.join(name);
-        runtime::spawn_io(async move { read_file(&file).await })?
-            .join()
-            .await??
-            .map(|text| parse(&self.folder.join(name).uri, &text))
-            .transpose()
-    }
-
-    async fn list(&self, name: &str) -> Result<Vec<object_store::path::Path>> {
-        let folder = self.folder.join(name);
-        let listed = runtime::spawn_io(async move {
-            let listed: object_store::Result<Vec<_>> = folder.store.list(Some(&folder.path)).try_collect().await;
-            listed.map_err(|e| store_error("listing", &folder.uri, &e))
-        })?;
-        let files = listed.join().await??;
-        Ok(files.into_iter().map(|meta| meta.location).filter(|path| path.extension() == Some("json")).collect())
-    }
-
-    async fn read_all<T: DeserializeOwned + Send + 'static>(&self, name: &str) -> Result<Vec<T>> {
-        self.read_files(self.list(name).await?).await
-    }
-
-    async fn read_files<T: DeserializeOwned + Send + 'static>(&self, files: Vec<object_store::path::Path>) -> Result<Vec<T>> {
-        let folder = self.folder.clone();
-        runtime::spawn_io(async move {
-            futures::stream::iter(files)
-                .map(|path| {
-                    let file = Location { store: folder.store.clone(), uri: path.to_string(), path };
-                    async move {
-                        let text = read_file(&file)
-                            .await?
-                            .ok_or_else(|| Error::conflict(format!("{} was removed while it was read", file.uri)))?;
-                        parse(&file.uri, &text)
-                    }
-                })
-                .buffer_unordered(READS_IN_FLIGHT)
-                .try_collect()
-                .await
-        })?
-        .join()
-        .await?
-    }
-}
-
-/// Names of the jobs whose state is in `folder`, sorted.
-///
-/// # Errors
-/// As the store's.
-pub async fn job_names(folder: &Location) -> Result<Vec<String>> {
-    let folder = folder.clone();
-    let listed = runtime::spawn_io(async move {
-        let listed = folder.store.list_with_delimiter(Some(&folder.path)).await;
-        listed.map_err(|e| store_error("listing", &folder.uri, &e))
-    })?;
-    let folders = listed.join().await??.common_prefixes;
-    let mut names: Vec<String> = folders.iter().filter_map(|path| path.filename().map(ToString::to_string)).collect();
-    names.sort();
-    Ok(names)
-}
-
-async fn read_file(file: &Location) -> Result<Option<Vec<u8>>> {
-    let mut retry = Retry::new();
-    loop {
-        let read = async { file.store.get(&file.path).await?.bytes().await };
-        match read.await {
-            Ok(text) => return Ok(Some(text.to_vec())),
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => retry.wait_or(store_error("reading", &file.uri, &error)).await?,
-        }
-    }
-}
-
-async fn holds(file: &Location, text: &[u8]) -> Result<bool> {
-    Ok(read_file(file).await?.is_some_and(|stored| stored == text))
-}
-
-pub(super) fn parse<T: DeserializeOwned>(uri: &str, text: &[u8]) -> Result<T> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        schema_version: u32,
-    }
-    let broken = |e| Error::decode(format!("{uri} is not a state file of Baler")).with_source(e);
-    let versioned: Versioned = serde_json::from_slice(text).map_err(broken)?;
-    if versioned.schema_version > SCHEMA_VERSION {
-        return Err(Error::decode(format!("{uri} was written by a later Baler (schema version {})", versioned.schema_version)));
-    }
-    serde_json::from_slice(text).map_err(broken)
-}
-
-async fn create_once(file: &Location, text: &[u8]) -> Result<bool> {
-    if file.uri.starts_with("file://") {
-        let (path, text) = (PathBuf::from(format!("/{}", file.path)), text.to_vec());
-        return runtime::spawn_blocking(move || create_local(&path, &text))?.join().await?;
-    }
-    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-    match file.store.put_opts(&file.path, PutPayload::from(text.to_vec()), options).await {
-        Ok(_) => Ok(true),
-        Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
-        Err(error) => Err(store_error("writing", &file.uri, &error)),
-    }
-}
-
-/// Put-if-absent on a file system: a durable temporary file, linked to its name, which fails if the name is taken.
-fn create_local(path: &Path, text: &[u8]) -> Result<bool> {
-    let failed = |e: std::io::Error| Error::permanent(format!("cannot write {}: {e}", path.display()));
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let temporary = folder.join(format!(".tmp-{}-{:016x}", std::process::id(), rand::random::<u64>()));
-    let write = || {
-        let mut file = std::fs::File::create_new(&temporary)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        match std::fs::hard_link(&temporary, path) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(false),
-            linked => linked?,
-        }
-        std::fs::File::open(folder)?.sync_all()?;
-        Ok(true)
-    };
-    let created = write();
-    if let Err(error) = std::fs::remove_file(&temporary) {
-        tracing::debug!(file = %temporary.display(), %error, "no temporary file to remove");
-    }
-    created.map_err(failed)
 }

@@ -7,13 +7,15 @@ use datafusion::physical_plan::collect;
 use proptest::prelude::*;
 
 use super::JobRef;
-use super::manifest::{Manifest, ManifestObject, ManifestSplit};
+use super::folder::parse;
+use super::manifest::{Manifest, group_splits};
 use super::run::{bind, physical_plan};
-use super::state::{JobState, parse};
+use super::state::JobState;
 use crate::connector::SinkSpec;
 use crate::connector::blob::{BlobSpec, Compression};
 use crate::connector::bson::BsonSpec;
 use crate::connector::receipt::{Receipt, SCHEMA_VERSION};
+use crate::connector::source::SourceSpec;
 use crate::connector::split::Split;
 use crate::error::{Error, Result};
 use crate::runtime;
@@ -90,17 +92,11 @@ fn a_task_that_is_run_again_answers_from_its_receipts_and_reads_nothing() {
     assert!(error.contains("2.txt") && error.contains("does not exist"), "{error}");
 }
 
-/// An object of this one split.
-fn object(split: &Split) -> ManifestObject {
-    let Split { id, object, version, size, last_modified, compression, start, end } = split.clone();
-    ManifestObject { object, version, size, last_modified, compression, splits: vec![ManifestSplit { id, start, end }] }
-}
-
 fn manifest(statement: &str, count: u64) -> Manifest {
-    let objects = (0..count).map(|number| object(&split(number, "file:///in"))).collect();
+    let splits: Vec<Split> = (0..count).map(|number| split(number, "file:///in")).collect();
     let source = BlobSpec::try_new("file:///in/", &HashMap::new()).unwrap();
     let sink = SinkSpec::Bson(BsonSpec::try_new("file:///out/", &HashMap::new()).unwrap());
-    Manifest::new("job", statement, Some(source), sink, objects)
+    Manifest::new("job", statement, Some(SourceSpec::Blob(source)), sink, group_splits(&splits))
 }
 
 proptest! {

@@ -252,7 +252,7 @@ pub(super) async fn fleet_slots(fleet: &Fleet, last_progress: Instant) -> Result
 /// The work in a split, in bytes.
 fn work_in(split: &Split) -> u64 {
     let factor = if split.compression == Compression::None { 1 } else { COMPRESSED_FACTOR };
-    split.length() * factor + SPLIT_OVERHEAD_BYTES
+    split.work_bytes() * factor + SPLIT_OVERHEAD_BYTES
 }
 
 /// Waves at the scheduler at once: their tasks are twice the fleet's slots or more.

@@ -10,6 +10,7 @@ use ::mongodb::options::{Acknowledgment, AuthMechanism, ClientOptions, Credentia
 use ::mongodb::{Client, Collection};
 
 use super::MongodbSpec;
+use crate::credentials::read_credentials;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long to look for a server before an attempt counts as failed.
@@ -52,20 +53,6 @@ pub(super) async fn collection(spec: &MongodbSpec) -> Result<Collection<RawDocum
     let concern = WriteConcern::builder().w(acknowledgment).journal(spec.journal).build();
     let options = ::mongodb::options::CollectionOptions::builder().write_concern(concern).build();
     Ok(client(spec).await?.database(&spec.database).collection_with_options(&spec.collection, options))
-}
-
-fn read_credentials(name: &str) -> Result<Option<(String, String)>> {
-    let variable = |suffix: &str| std::env::var(format!("{name}_{suffix}")).ok().filter(|value| !value.is_empty());
-    let Some(username) = variable("USERNAME") else { return Ok(None) };
-    let password = match (variable("PASSWORD"), variable("PASSWORD_FILE")) {
-        (Some(password), _) => password,
-        (None, Some(file)) => std::fs::read_to_string(&file)
-            .map_err(|e| Error::config(format!("cannot read {file}, which {name}_PASSWORD_FILE names")).with_source(e))?
-            .trim_end()
-            .to_string(),
-        (None, None) => return Err(Error::config(format!("{name}_USERNAME is set, but neither {name}_PASSWORD nor {name}_PASSWORD_FILE"))),
-    };
-    Ok(Some((username, password)))
 }
 
 /// Server codes after which the same command may succeed later: network, election, shutdown, and write concern waits

@@ -35,6 +35,7 @@ use crate::cluster::client::Fleet;
 use crate::connector::SinkSpec;
 use crate::connector::blob::Compression;
 use crate::connector::receipt::Receipt;
+use crate::connector::source::SourceSpec;
 use crate::connector::split::LeafRow;
 use crate::connector::stored::StoredSplit;
 use crate::error::{Error, ErrorKind, Result};
@@ -197,7 +198,7 @@ impl Restore {
         let state = JobState::open(&context.runtime_env(), job)?;
         let manifest = state.manifest().await?;
         let manifest = manifest.ok_or_else(|| Error::config(format!("there is no job `{}` at {}", job.name, state.uri())))?;
-        refuse_other_jobs(&manifest)?;
+        let location = input_of(&manifest)?;
         if state.commit().await?.is_none() && !request.partial {
             return Err(Error::conflict(format!(
                 "job `{}` is not committed; run it again to complete it, or restore what is whole with --partial",
@@ -217,7 +218,6 @@ impl Restore {
             recompressed: request.recompress,
             left_out: Vec::new(),
         };
-        let location = manifest.source.as_ref().map(|source| source.location.clone()).unwrap_or_default();
         let mut planned = Vec::new();
         for object in &manifest.objects {
             match plan_object(object, &receipts, &letters)? {
@@ -305,9 +305,12 @@ pub fn wave_name(job: &str) -> String {
     format!("{job} restore")
 }
 
-/// Jobs whose documents are not the bytes of their objects.
-fn refuse_other_jobs(manifest: &Manifest) -> Result<()> {
+/// Where a job's objects are; refuses jobs whose documents are not the bytes of their objects.
+fn input_of(manifest: &Manifest) -> Result<String> {
     let job = &manifest.job;
+    let Some(SourceSpec::Blob(source)) = &manifest.source else {
+        return Err(Error::config(format!("job `{job}` does not read one BLOB table, so there are no objects to restore")));
+    };
     if !manifest.by_split {
         return Err(Error::config(format!(
             "job `{job}` did not run split by split (it joins, sorts or aggregates), so its documents are not the bytes of its objects"
@@ -316,7 +319,7 @@ fn refuse_other_jobs(manifest: &Manifest) -> Result<()> {
     if !manifest.keeps_every_row {
         return Err(Error::config(format!("the statement of job `{job}` filters rows, so its documents are not all bytes of its objects")));
     }
-    Ok(())
+    Ok(source.location.clone())
 }
 
 /// What is to become of an object.

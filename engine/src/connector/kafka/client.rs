@@ -1,0 +1,278 @@
+//! Consumers of this process, and what librdkafka's errors mean.
+//!
+//! A consumer is a few threads and connections of librdkafka, so idle ones are kept and used again. Every call here blocks
+//! and belongs on a thread of the blocking pool; [`with_consumer`] takes it there.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+use super::KafkaSpec;
+use crate::credentials::{read_credentials, read_secret};
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime;
+
+/// What we rely on: no option may change it.
+const OWN_SETTINGS: [(&str, &str); 5] = [
+    // Offsets are kept in the state of a job or query; the group's offsets are only told to lag tools.
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    // An offset which is gone is an event of ours, never a silent jump.
+    ("auto.offset.reset", "error"),
+    // An end that consists of transaction markers is only seen by this event.
+    ("enable.partition.eof", "true"),
+    ("allow.auto.create.topics", "false"),
+];
+
+/// Further settings of ours under other options.
+const RESERVED: [&str; 2] = ["bootstrap.servers", "isolation.level"];
+
+/// Defaults which differ from librdkafka's; options may change them.
+const DEFAULTS: [(&str, &str); 8] = [
+    ("client.id", "baler"),
+    ("group.id", "baler"),
+    // Bytes which wait in the consumer: with the batch in the making and the one at the sink they bound the memory of a split.
+    ("queued.max.messages.kbytes", "16384"),
+    ("fetch.max.bytes", "16777216"),
+    ("fetch.message.max.bytes", "4194304"),
+    // A full queue is looked at again after this time. librdkafka's own second would hold a split at 16 MiB/s.
+    ("fetch.queue.backoff.ms", "5"),
+    // A fetch at the very end waits this long, and we only fetch there to see that it is the end.
+    ("fetch.wait.max.ms", "50"),
+    ("reconnect.backoff.max.ms", "2000"),
+];
+
+/// Settings which are secrets, and the end of the variable's name which holds them.
+const SECRETS: [(&str, &str); 7] = [
+    ("sasl.username", "USERNAME"),
+    ("sasl.password", "PASSWORD"),
+    ("ssl.key.password", "SSL_KEY_PASSWORD"),
+    ("ssl.key.pem", "SSL_KEY_PEM"),
+    ("ssl.keystore.password", "SSL_KEYSTORE_PASSWORD"),
+    ("sasl.oauthbearer.client.secret", "SASL_OAUTHBEARER_CLIENT_SECRET"),
+    ("sasl.oauthbearer.config", "SASL_OAUTHBEARER_CONFIG"),
+];
+
+/// Keeps the last complaint of a client: the cause behind librdkafka's codes.
+#[derive(Debug, Default)]
+pub struct Complaints(Mutex<Option<String>>);
+
+impl Complaints {
+    fn note(&self, text: &str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_string());
+    }
+
+    fn last(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ClientContext for Complaints {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        tracing::debug!(target: "librdkafka", facility, "{text}");
+        if (level as i32) <= RDKafkaLogLevel::Error as i32 {
+            self.note(text);
+        }
+    }
+
+    fn error(&self, _error: KafkaError, reason: &str) {
+        self.note(reason);
+    }
+}
+
+impl ConsumerContext for Complaints {}
+
+/// A consumer of one partition at a time.
+pub(crate) type Consumer = BaseConsumer<Complaints>;
+
+/// Checks the settings of a table without using any.
+///
+/// # Errors
+/// Config, for a setting which does not exist, is ours, or is a secret.
+pub(super) fn check_settings(spec: &KafkaSpec) -> Result<()> {
+    for key in spec.client.keys() {
+        if let Some((_, suffix)) = SECRETS.iter().find(|(secret, _)| secret == key) {
+            let name = &spec.credentials;
+            return Err(Error::config(format!(
+                "kafka.client.{key} does not belong in a statement, where plans and logs would show it; set {name}_{suffix} or {name}_{suffix}_FILE"
+            )));
+        }
+        if OWN_SETTINGS.iter().any(|(own, _)| own == key) || RESERVED.contains(&key.as_str()) {
+            return Err(Error::config(format!("kafka.client.{key} is set by Baler and cannot be changed")));
+        }
+    }
+    settings(spec).create_native_config().map(drop).map_err(|e| kafka_error(spec, "setting up a client for", &e, None))
+}
+
+/// The settings of a table, without its secrets.
+fn settings(spec: &KafkaSpec) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &spec.brokers);
+    for (key, value) in DEFAULTS {
+        config.set(key, value);
+    }
+    for (key, value) in &spec.client {
+        config.set(key, value);
+    }
+    for (key, value) in OWN_SETTINGS {
+        config.set(key, value);
+    }
+    config.set("isolation.level", if spec.read_uncommitted { "read_uncommitted" } else { "read_committed" });
+    config.set_log_level(RDKafkaLogLevel::Warning);
+    config
+}
+
+/// The same with its secrets, for a client.
+///
+/// # Errors
+/// Config, when a file which holds a secret cannot be read.
+pub(crate) fn settings_with_secrets(spec: &KafkaSpec) -> Result<ClientConfig> {
+    let mut config = settings(spec);
+    if let Some((username, password)) = read_credentials(&spec.credentials)? {
+        config.set("sasl.username", username).set("sasl.password", password);
+    }
+    for (key, suffix) in SECRETS.iter().skip(2) {
+        if let Some(secret) = read_secret(&spec.credentials, suffix)? {
+            config.set(*key, secret);
+        }
+    }
+    Ok(config)
+}
+
+/// Consumers which wait for use, by brokers and settings.
+static IDLE: Mutex<Option<HashMap<String, Vec<Consumer>>>> = Mutex::new(None);
+/// Idle consumers of one kind which are kept: as many as a process of some cores reads with at once.
+const IDLE_MAX: usize = 32;
+
+fn idle_key(spec: &KafkaSpec) -> String {
+    format!("{} {} {} {:?}", spec.brokers, spec.read_uncommitted, spec.credentials, spec.client)
+}
+
+/// A consumer in use.
+pub(super) struct Lease {
+    key: String,
+    consumer: Consumer,
+}
+
+impl Lease {
+    /// A consumer for a table; connects when it is first asked for something.
+    ///
+    /// # Errors
+    /// Config, when a secret cannot be read or a setting contradicts another.
+    pub(super) fn take(spec: &KafkaSpec) -> Result<Self> {
+        let key = idle_key(spec);
+        let found = IDLE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().get_mut(&key).and_then(Vec::pop);
+        let consumer = match found {
+            Some(consumer) => consumer,
+            None => {
+                let created = settings_with_secrets(spec)?.create_with_context(Complaints::default());
+                created.map_err(|e| kafka_error(spec, "setting up a client for", &e, None))?
+            }
+        };
+        Ok(Self { key, consumer })
+    }
+
+    /// The consumer.
+    pub(super) fn consumer(&self) -> &Consumer {
+        &self.consumer
+    }
+
+    /// Keeps the consumer for the next use. One after which an error came is dropped instead.
+    pub(super) fn give_back(self) {
+        if self.consumer.unassign().is_err() {
+            return;
+        }
+        let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = idle.get_or_insert_default().entry(self.key).or_default();
+        if waiting.len() < IDLE_MAX {
+            waiting.push(self.consumer);
+        }
+    }
+}
+
+/// Does blocking `work` with a consumer, away from runtimes which must not wait.
+///
+/// # Errors
+/// As [`Lease::take`] and `work`.
+pub(crate) async fn with_consumer<T: Send + 'static>(
+    spec: &KafkaSpec,
+    work: impl FnOnce(&Consumer) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let spec = spec.clone();
+    runtime::spawn_blocking(move || {
+        let lease = Lease::take(&spec)?;
+        let done = work(lease.consumer())?;
+        lease.give_back();
+        Ok(done)
+    })?
+    .join()
+    .await?
+}
+
+/// librdkafka's error as ours: `action` names what was done to what.
+pub(crate) fn kafka_error(spec: &KafkaSpec, action: &str, error: &KafkaError, complaints: Option<&Complaints>) -> Error {
+    let target = spec.target();
+    if let KafkaError::ClientConfig(_, reason, key, _) = error {
+        return Error::config(format!("option kafka.client.{key}: {}", reason.trim_end_matches('.')));
+    }
+    let cause = complaints.and_then(Complaints::last).map(|last| format!(" ({last})")).unwrap_or_default();
+    let Some(code) = error.rdkafka_error_code() else {
+        return Error::config(format!("{action} {target}: {error}{cause}"));
+    };
+    let name = &spec.credentials;
+    match code {
+        Code::Authentication | Code::SaslAuthenticationFailed => Error::new(
+            ErrorKind::Unreachable,
+            format!(
+                "{action} {target}: the brokers refuse this user; check {name}_USERNAME, {name}_PASSWORD and kafka.client.sasl.mechanism{cause}"
+            ),
+        ),
+        Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+            Error::new(ErrorKind::Unreachable, format!("{action} {target}: the user has no right to read it; ask for an ACL ({code})"))
+        }
+        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
+            Error::config(format!("{action} {target}: the topic or partition does not exist; check the LOCATION"))
+        }
+        Code::BadMessage | Code::InvalidMessage | Code::InvalidMessageSize => {
+            Error::decode(format!("{action} {target}: a batch is corrupt: {code}{cause}"))
+        }
+        code if is_passing(code) => Error::new(ErrorKind::Transient, format!("{action} {target}: {code}{cause}")),
+        code => Error::permanent(format!("{action} {target}: {code}{cause}")),
+    }
+}
+
+/// Codes after which librdkafka goes on by itself: a broker that is away, an election, a request that took too long.
+pub(super) fn is_passing(code: Code) -> bool {
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::Resolve
+            | Code::SSL
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::TimedOutQueue
+            | Code::WaitingForCoordinator
+            | Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::BrokerNotAvailable
+            | Code::ReplicaNotAvailable
+            | Code::NetworkException
+            | Code::CoordinatorLoadInProgress
+            | Code::CoordinatorNotAvailable
+            | Code::NotCoordinator
+            | Code::OffsetNotAvailable
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::KafkaStorageError
+            | Code::Outdated
+            | Code::NoEnt
+            | Code::Retry
+            | Code::InProgress
+    )
+}

@@ -1,0 +1,181 @@
+//! The KAFKA table: partitions of a topic → splits → chunks or records. Before: a URL; after: rows with their place.
+//!
+//! - [`spec`]: location and options → `KafkaSpec`
+//! - [`client`]: consumers of this process; credentials; which error means what
+//! - [`offsets`]: topic → exact offset ranges → splits (planning)
+//! - [`pack`]: records → chunks or single rows
+//! - [`read`]: split → batches of rows, ahead of the reader
+//! - [`scan`]: the plan node
+//!
+//! To the rest of the engine a Kafka partition is an object, `kafka:topic/3`, and a record's offset is its place in it. Offsets
+//! have gaps, where records were compacted away or where transactions left their markers.
+
+pub mod client;
+pub mod offsets;
+pub mod pack;
+pub mod read;
+pub mod scan;
+pub mod spec;
+
+use std::sync::{Arc, LazyLock};
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use datafusion::catalog::{Session, TableProvider, TableProviderFactory};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::{CreateExternalTable, Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+
+pub use self::scan::KafkaScanExec;
+pub use self::spec::KafkaSpec;
+use super::split::{Split, deal, digest_id, leaf_table};
+use crate::error::{Error, Result};
+
+fn timestamp() -> DataType {
+    DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
+}
+
+/// Columns of a KAFKA table of chunks (DESIGN section 4).
+pub static CHUNK_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Utf8, false),
+        Field::new("topic", DataType::Utf8, false),
+        Field::new("partition", DataType::Int32, false),
+        Field::new("first_offset", DataType::Int64, false),
+        Field::new("last_offset", DataType::Int64, false),
+        Field::new("records", DataType::Int64, false),
+        Field::new("first_timestamp", timestamp(), true),
+        Field::new("last_timestamp", timestamp(), true),
+        Field::new("byte_length", DataType::Int64, false),
+        Field::new("content", DataType::Binary, false),
+    ]))
+});
+
+/// Name and value of a record's header.
+pub(crate) static HEADER_FIELDS: LazyLock<Fields> =
+    LazyLock::new(|| Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Binary, true)]));
+
+/// Columns of a KAFKA table of single records; the last one is left out without `kafka.include_headers`.
+pub static RECORD_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let header = Field::new("item", DataType::Struct(HEADER_FIELDS.clone()), false);
+    Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Utf8, false),
+        Field::new("key", DataType::Binary, true),
+        Field::new("value", DataType::Binary, true),
+        Field::new("topic", DataType::Utf8, false),
+        Field::new("partition", DataType::Int32, false),
+        Field::new("offset", DataType::Int64, false),
+        Field::new("timestamp", timestamp(), true),
+        Field::new("headers", DataType::List(Arc::new(header)), false),
+    ]))
+});
+
+/// The columns of a table.
+pub(crate) fn table_schema(spec: &KafkaSpec) -> SchemaRef {
+    if !spec.is_by_record() {
+        return Arc::clone(&CHUNK_SCHEMA);
+    }
+    if spec.include_headers {
+        return Arc::clone(&RECORD_SCHEMA);
+    }
+    let fields = RECORD_SCHEMA.fields();
+    Arc::new(Schema::new(fields[..fields.len() - 1].to_vec()))
+}
+
+const OBJECT_SCHEME: &str = "kafka:";
+
+/// How a partition is named where objects are: `kafka:topic/3`.
+pub fn partition_object(topic: &str, partition: i32) -> String {
+    format!("{OBJECT_SCHEME}{topic}/{partition}")
+}
+
+/// Topic and partition of such a name; `None` for an object of a store.
+pub fn parse_partition(object: &str) -> Option<(&str, i32)> {
+    let (topic, partition) = object.strip_prefix(OBJECT_SCHEME)?.rsplit_once('/')?;
+    Some((topic, partition.parse().ok()?))
+}
+
+/// Id of the row whose first record is at `offset`: 32 hex digits, a pure function of topic, partition and offset (promise P2).
+pub fn row_id(topic: &str, partition: i32, offset: i64) -> String {
+    digest_id(&["kafka", topic, &partition.to_string(), &offset.to_string()], 32)
+}
+
+/// Makes KAFKA tables for `CREATE EXTERNAL TABLE`.
+#[derive(Debug)]
+pub struct KafkaTableFactory;
+
+#[async_trait]
+impl TableProviderFactory for KafkaTableFactory {
+    async fn create(&self, _session: &dyn Session, command: &CreateExternalTable) -> DataFusionResult<Arc<dyn TableProvider>> {
+        let [location] = command.locations.as_slice() else {
+            return Err(Error::config("a KAFKA table has one LOCATION, which names one topic").into());
+        };
+        if !command.schema.fields().is_empty() {
+            return Err(Error::config("a KAFKA table has fixed columns; leave the column list out").into());
+        }
+        Ok(Arc::new(KafkaTable { spec: KafkaSpec::try_new(location, &command.options)?, tasks: None }))
+    }
+}
+
+/// A topic as a table: a bounded scan of the offsets between its starting and its ending ones. A job pins the splits which are
+/// still to be done, by partition; otherwise each scan asks the brokers.
+#[derive(Debug)]
+pub struct KafkaTable {
+    /// What the table reads.
+    pub spec: KafkaSpec,
+    /// The splits to read in each partition, where a job has fixed them.
+    pub tasks: Option<Vec<Vec<Split>>>,
+}
+
+#[async_trait]
+impl TableProvider for KafkaTable {
+    fn schema(&self) -> SchemaRef {
+        table_schema(&self.spec)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let leaf = match &self.tasks {
+            Some(pinned) => leaf_table(pinned)?,
+            None => leaf_table(&deal(&list_splits(&self.spec).await?, session.config().target_partitions()))?,
+        };
+        Ok(Arc::new(KafkaScanExec::try_new(leaf, self.spec.clone(), projection.cloned())?))
+    }
+}
+
+/// The splits which a table has now.
+///
+/// # Errors
+/// As [`offsets::resolve`].
+pub async fn list_splits(spec: &KafkaSpec) -> Result<Vec<Split>> {
+    let ranges = offsets::resolve(spec).await?;
+    Ok(offsets::cut(spec, &ranges))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_named_and_found_again() {
+        let object = partition_object("shop.events-1", 17);
+        assert_eq!((object.as_str(), parse_partition(&object)), ("kafka:shop.events-1/17", Some(("shop.events-1", 17))));
+        assert_eq!(parse_partition("s3://bucket/kafka:x/3"), None);
+    }
+
+    #[test]
+    fn an_id_differs_by_topic_partition_and_offset_and_never_changes() {
+        let ids = [row_id("a", 1, 2), row_id("a", 12, 0), row_id("a1", 2, 0), row_id("a", 1, 3)];
+        assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), 4);
+        assert_eq!(ids[0], row_id("a", 1, 2));
+    }
+}

@@ -1,0 +1,15 @@
+//! Streaming queries: an INSERT from a KAFKA table, again and again, one bounded job for each trigger.
+//!
+//! | place | holds |
+//! | --- | --- |
+//! | [`driver`] | the driver: recover → resolve offsets → begin → run → commit → wait |
+//! | [`log`] | the files of a query: offsets, commits, epochs |
+//! | [`plan`] | what the next micro-batch takes, under its caps |
+//! | [`group`] | offsets for tools which show the lag of a consumer group |
+//!
+//! Plans, sinks, receipts and the job of a micro-batch are those of `baler run`.
+
+pub mod driver;
+pub mod group;
+pub mod log;
+pub mod plan;
