@@ -120,7 +120,7 @@ fn tables() -> (TempDir, String) {
     let text = format!(
         "CREATE EXTERNAL TABLE objects STORED AS BLOB LOCATION 'file://{at}/in/' OPTIONS ('blob.split_size' '7MiB', 'blob.chunk_size' '3KiB',
              'blob.boundary' 'none', 'blob.compression' 'none', 'blob.on_corrupt' 'dead_letter');
-         CREATE EXTERNAL TABLE feed STORED AS KAFKA LOCATION 'kafka://one:1,two:2/events' OPTIONS ('kafka.starting_offsets' '{{"3": 7, "0": -2}}',
+         CREATE EXTERNAL TABLE feed STORED AS KAFKA LOCATION 'kafka://one:1,two:2/events' OPTIONS ('kafka.starting_offsets' '{{\"3\": 7, \"0\": -2}}',
              'kafka.chunk_records' '1', 'kafka.include_headers' 'true', 'kafka.isolation_level' 'read_uncommitted', 'kafka.credentials' 'FEED',
              'kafka.client.security.protocol' 'SASL_SSL', 'kafka.max_bytes_per_trigger' '1GiB', 'kafka.fail_on_data_loss' 'false');
          CREATE EXTERNAL TABLE dump STORED AS BSON LOCATION 'file://{at}/dump' OPTIONS ('bson.namespace' 'a.b', 'bson.on_error' 'dead_letter');
