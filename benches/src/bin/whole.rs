@@ -22,8 +22,8 @@ struct Args {
     /// The `baler` binary to measure.
     #[arg(long)]
     baler: PathBuf,
-    /// Raw bytes of each corpus.
-    #[arg(long, default_value = "512MiB")]
+    /// Raw bytes of each corpus. With little of it, what a job costs once (0.15 s, most of it until its state is on disk) counts.
+    #[arg(long, default_value = "4GiB")]
     size: String,
     /// Shapes of `baler generate` to run.
     #[arg(long, value_delimiter = ',', default_value = "json,csv,logs,binary")]
