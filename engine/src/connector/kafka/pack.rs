@@ -367,8 +367,11 @@ mod tests {
         Record { offset: plain.0, timestamp: Some(plain.0), key: plain.1.as_deref(), value: plain.2.as_deref(), headers: Vec::new() }
     }
 
+    /// Key and value of a record.
+    type KeyAndValue = (Option<Vec<u8>>, Option<Vec<u8>>);
+
     /// Reads length-prefixed content, by other code than that which wrote it.
-    fn unframe(mut content: &[u8]) -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+    fn unframe(mut content: &[u8]) -> Vec<KeyAndValue> {
         let part = |content: &mut &[u8]| {
             let (length, rest) = content.split_first_chunk::<4>().unwrap();
             let length = i32::from_be_bytes(*length);
