@@ -37,6 +37,9 @@ use crate::connector::write::WriteExec;
 use crate::error::{Error, Result};
 use crate::hex::{from_hex, to_hex};
 use crate::job::JobRef;
+use crate::job::item::{ItemExec, ItemTable};
+use crate::job::restore::RestoreTask;
+use crate::job::settle::VerifyTask;
 
 /// In front of everything that is ours. No protobuf message begins like this: a zero is no valid tag.
 const MARK: &[u8] = b"\0baler ";
@@ -50,6 +53,8 @@ enum NodeSpec {
     Write { sink: SinkSpec, job: Option<JobRef> },
     CompressedScan { compression: String },
     DocumentScan { source: SinkSpec, schema: String, limit: Option<usize> },
+    Restore(RestoreTask),
+    Verify(VerifyTask),
 }
 
 /// A table of ours.
@@ -59,6 +64,8 @@ enum TableSpec {
     Blob { spec: BlobSpec, tasks: Option<Vec<Vec<Split>>> },
     Kafka { spec: KafkaSpec, tasks: Option<Vec<Vec<Split>>> },
     Sink { spec: SinkSpec, job: Option<JobRef> },
+    Restore(ItemTable<RestoreTask>),
+    Verify(ItemTable<VerifyTask>),
 }
 
 fn put(spec: &impl Serialize, buffer: &mut Vec<u8>) -> Result<()> {
@@ -125,6 +132,8 @@ impl LogicalExtensionCodec for LogicalCodec {
             Some(TableSpec::Blob { spec, tasks }) => Arc::new(BlobTable { spec, tasks }),
             Some(TableSpec::Kafka { spec, tasks }) => Arc::new(KafkaTable { spec, tasks }),
             Some(TableSpec::Sink { spec, job }) => Arc::new(SinkTable { spec, schema, job }),
+            Some(TableSpec::Restore(table)) => Arc::new(table),
+            Some(TableSpec::Verify(table)) => Arc::new(table),
             None => return self.ballista.try_decode_table_provider(buffer, name, schema, context),
         })
     }
@@ -143,6 +152,12 @@ impl LogicalExtensionCodec for LogicalCodec {
         }
         if let Some(sink) = table.downcast_ref::<SinkTable>() {
             return Ok(put(&TableSpec::Sink { spec: sink.spec.clone(), job: sink.job.clone() }, buffer)?);
+        }
+        if let Some(restore) = table.downcast_ref::<ItemTable<RestoreTask>>() {
+            return Ok(put(&TableSpec::Restore(restore.clone()), buffer)?);
+        }
+        if let Some(verify) = table.downcast_ref::<ItemTable<VerifyTask>>() {
+            return Ok(put(&TableSpec::Verify(verify.clone()), buffer)?);
         }
         self.ballista.try_encode_table_provider(name, table, buffer)
     }
@@ -212,6 +227,8 @@ impl PhysicalExtensionCodec for PhysicalCodec {
             NodeSpec::DocumentScan { source, schema, limit } => {
                 Arc::new(DocumentScanExec::try_new(input, source, schema_from_text(&schema)?, limit)?)
             }
+            NodeSpec::Restore(task) => Arc::new(ItemExec::try_new(input, task)?),
+            NodeSpec::Verify(task) => Arc::new(ItemExec::try_new(input, task)?),
             NodeSpec::CompressedScan { compression } => Arc::new(CompressedScanExec::restore(&input, &compression)?),
         })
     }
@@ -232,6 +249,10 @@ impl PhysicalExtensionCodec for PhysicalCodec {
             NodeSpec::CompressedScan { compression: scan.compression().to_string() }
         } else if let Some(scan) = node.downcast_ref::<DocumentScanExec>() {
             NodeSpec::DocumentScan { source: scan.spec().clone(), schema: schema_to_text(&scan.schema())?, limit: scan.limit() }
+        } else if let Some(restore) = node.downcast_ref::<ItemExec<RestoreTask>>() {
+            NodeSpec::Restore(restore.task().clone())
+        } else if let Some(verify) = node.downcast_ref::<ItemExec<VerifyTask>>() {
+            NodeSpec::Verify(verify.task().clone())
         } else {
             return self.ballista.try_encode(node, buffer, converter);
         };

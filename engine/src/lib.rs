@@ -14,10 +14,12 @@
 //! 9. [`connector::mongodb::write`] or [`connector::bson::write`]: send, wait for the acknowledgement.
 //! 10. [`connector::receipt`]: one receipt a split, into the job's state; [`job::run`] commits when all are there.
 //!
+//! The way back, documents → object, is [`job::restore`].
+//!
 //! # Modules
 //!
 //! [`session`] assembles a session; [`codec`] makes its plans travel; [`cluster`] is the fleet; [`statement`] plans SQL; [`connector`] holds sources and sinks; [`function`] the SQL
-//! functions; [`job`] state, driver and auditor; [`stream`] the driver of streaming queries; [`generate`] sample data; [`cli`] the command line; [`credentials`], [`error`], [`hex`], [`options`],
+//! functions; [`job`] state, driver and auditor; [`stream`] the driver of streaming queries; [`generate`] sample data; [`cli`] the command line; [`credentials`], [`error`], [`hex`], [`object_writer`], [`options`],
 //! [`retry`], [`runtime`], [`store`] and [`telemetry`] serve them all.
 
 pub mod cli;
@@ -30,6 +32,7 @@ pub mod function;
 pub mod generate;
 pub mod hex;
 pub mod job;
+pub mod object_writer;
 pub mod options;
 pub mod retry;
 pub mod runtime;

@@ -51,6 +51,10 @@ pub struct Counters {
     pub sink_wait: Counter,
     /// `baler_splits_total`: splits with a receipt.
     pub splits: Counter,
+    /// `baler_restored_bytes_total`: raw bytes on their way to a restored object.
+    pub restored_bytes: Counter,
+    /// `baler_restored_objects_total`: objects which were restored and are durable.
+    pub restored_objects: Counter,
 }
 
 /// The counters of this process.
@@ -64,6 +68,8 @@ pub static COUNTERS: Counters = Counters {
     row_wait: Counter::new(),
     sink_wait: Counter::new(),
     splits: Counter::new(),
+    restored_bytes: Counter::new(),
+    restored_objects: Counter::new(),
 };
 
 /// What this process has waited for, in microseconds of all its partitions together.
@@ -114,6 +120,13 @@ impl Figures {
     /// Those of a run in this process, as they happen.
     pub fn of_process() -> Self {
         Self { raw_bytes: COUNTERS.source_bytes.get(), stored_bytes: COUNTERS.sink_bytes.get(), documents: COUNTERS.sink_docs.get() }
+    }
+}
+
+impl Figures {
+    /// Those of a restore: `documents` are the objects which are written.
+    pub fn of_restore() -> Self {
+        Self { raw_bytes: COUNTERS.restored_bytes.get(), stored_bytes: 0, documents: COUNTERS.restored_objects.get() }
     }
 }
 

@@ -6,9 +6,11 @@ use std::path::Path;
 
 use baler::statement::{parse, plan, substitute};
 use baler::{Baler, Result};
-use baler_plans::{compress_objects, compression_statistics};
+use baler_plans::{compress_objects, compression_statistics, restore, verification};
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::cast::AsArray;
 use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::datatypes::Int64Type;
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
@@ -49,6 +51,25 @@ async fn expect_equal(context: &SessionContext, sql: LogicalPlan, twin: LogicalP
     Ok(count)
 }
 
+/// The query of a file of `sql/` over the table `stored` in place of its own.
+async fn stored_query(context: &SessionContext, file: &str, object: &str) -> Result<LogicalPlan> {
+    let query = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../sql").join(file)).unwrap();
+    let (_, select) = query.split_once(";\n").unwrap();
+    let select = select.replace("FROM documents", "FROM stored").replace("${OBJECT}", object);
+    plan(context, parse(&select)?.remove(0)).await
+}
+
+/// The content of chunks, which must come in order without a gap.
+fn restored_bytes(rows: &RecordBatch) -> Vec<u8> {
+    let (offsets, contents) = (rows.column(0).as_primitive::<Int64Type>(), rows.column(1).as_binary::<i32>());
+    let mut content = Vec::new();
+    for row in 0..rows.num_rows() {
+        assert_eq!(offsets.value(row), content.len() as i64);
+        content.extend_from_slice(contents.value(row));
+    }
+    content
+}
+
 #[tokio::test]
 async fn plans_give_the_rows_of_their_sql() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
@@ -70,12 +91,20 @@ async fn plans_give_the_rows_of_their_sql() -> Result<()> {
         let plan = plan(&context, statement).await?;
         context.execute_logical_plan(plan).await?;
     }
-    let query = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../sql/stats.sql")).unwrap();
-    let (_, select) = query.split_once(";\n").unwrap();
-    let select = parse(&select.replace("FROM documents", "FROM stored"))?.remove(0);
-    let sql = plan(&context, select).await?;
+    let sql = stored_query(&context, "stats.sql", "").await?;
     let twin = compression_statistics(&context, "stored").await?.into_unoptimized_plan();
     assert_eq!(expect_equal(&context, sql, twin).await?, 1);
+
+    let object = format!("file://{}", place("in/2.json"));
+    let sql = stored_query(&context, "restore.sql", &object).await?;
+    let twin = restore(&context, "stored", &object).await?;
+    let content = restored_bytes(&rows(&context, twin.logical_plan().clone()).await?);
+    assert!(content == std::fs::read(place("in/2.json")).unwrap(), "{} bytes came back", content.len());
+    assert!(expect_equal(&context, sql, twin.into_unoptimized_plan()).await? >= 1);
+
+    let sql = stored_query(&context, "verification.sql", "").await?;
+    let twin = verification(&context, "stored").await?.into_unoptimized_plan();
+    assert_eq!(expect_equal(&context, sql, twin).await?, 2, "the empty object has no document");
     Ok(())
 }
 

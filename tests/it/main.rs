@@ -18,6 +18,7 @@
 //! | `stream` | `baler stream`, whatever is killed |
 //! | `read_back` | stored documents read by SQL |
 //! | `flight_sql` | SQL from other programs: a Python and a Java client on a fleet |
+//! | `restore` | the original objects come back, whatever is killed; what is damaged does not |
 //! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
 
@@ -35,6 +36,7 @@ mod kill;
 mod queries;
 mod read_back;
 mod refusal;
+mod restore;
 mod round_trip;
 mod s3;
 mod stream;

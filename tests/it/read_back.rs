@@ -3,7 +3,7 @@
 use baler_tests::baler::Baler;
 use baler_tests::corpus::lines;
 use baler_tests::fleet::Fleet;
-use baler_tests::job::Job;
+use baler_tests::job::{Job, Sink};
 use baler_tests::mongo::Mongo;
 use bson::{Document, doc};
 use serde_json::Value;
@@ -12,6 +12,26 @@ use serde_json::Value;
 fn ask(sql: &str, more: &[&str]) -> Vec<Value> {
     let shown = Baler::new(["sql", "--format", "json", "-c", sql].iter().chain(more)).run().expect_code(0).stdout;
     shown.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Runs a file of `sql/` and returns its rows.
+fn ask_file(file: &str, variables: &[(&str, &str)], scheduler: Option<String>) -> Vec<Value> {
+    let file = format!("{}/../sql/{file}", env!("CARGO_MANIFEST_DIR"));
+    let mut call = ["sql", "--format", "json", "--file", &file].map(String::from).to_vec();
+    if let Some(scheduler) = scheduler {
+        call.extend(["--scheduler".to_string(), scheduler]);
+    }
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let shown = Baler::new(call).envs(&variables).run().expect_code(0).stdout;
+    shown.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The LOCATION of a job's collection.
+fn url_of(job: &Job<'_>) -> String {
+    match &job.sink {
+        Sink::Mongo(collection) => collection.url.clone(),
+        other => panic!("{other:?} is no collection"),
+    }
 }
 
 fn table(url: &str) -> String {
@@ -32,15 +52,8 @@ fn statistics_of_a_collection_are_those_of_its_documents() {
     };
     let sum = |name: &str| documents.iter().map(|document| number(document, name)).sum::<f64>();
     let average = documents.iter().map(|document| document.get_f64("compression_ratio").unwrap()).sum::<f64>() / documents.len() as f64;
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/stats.sql");
-    let url = match &job.sink {
-        baler_tests::job::Sink::Mongo(collection) => collection.url.clone(),
-        _ => panic!("the documents are in a collection"),
-    };
-    for more in [vec![], vec!["--scheduler".to_string(), fleet.url()]] {
-        let call = ["sql", "--format", "json", "--file", file].into_iter().map(String::from).chain(more);
-        let shown = Baler::new(call).envs(&[("INPUT".to_string(), url.clone())]).run().expect_code(0).stdout;
-        let row: Value = serde_json::from_str(&shown).unwrap();
+    for scheduler in [None, Some(fleet.url())] {
+        let row = ask_file("stats.sql", &[("INPUT", &url_of(&job))], scheduler).remove(0);
         assert_eq!(row["documents"].as_u64(), Some(documents.len() as u64));
         for name in ["records", "original_size", "compressed_size"] {
             assert_eq!(row[name].as_f64(), Some(sum(name)), "{name}");
@@ -112,4 +125,42 @@ fn a_dump_is_read_by_the_same_sql() {
         job.scratch.join("dump").display()
     );
     assert_eq!(ask(&sql, &[]), [serde_json::json!({"records": records, "bytes": bytes.len()})]);
+}
+
+#[test]
+fn an_object_is_read_back_and_all_are_checked_by_plain_sql() {
+    let fleet = Fleet::start(2, &[]);
+    let mut job = Job::new().into_collection(Mongo::shared().collection());
+    job.source_options = vec![("blob.chunk_size", "16KiB")];
+    let bytes = lines(93, 400_000, "\n");
+    let object = job.add_file("it's a.jsonl", &bytes);
+    job.add_file("b.jsonl", &lines(94, 100_000, "\n"));
+    job.run();
+    let url = url_of(&job);
+    let check = |scheduler| {
+        let rows = ask_file("verification.sql", &[("INPUT", &url)], scheduler);
+        let of = |name: &str| rows.iter().map(|row| row[name].as_i64().unwrap()).collect::<Vec<_>>();
+        [of("gaps"), of("overlaps"), of("damaged")]
+    };
+    let modes = || [None, Some(fleet.url())];
+    for scheduler in modes() {
+        let rows = ask_file("restore.sql", &[("INPUT", &url), ("OBJECT", &object)], scheduler.clone());
+        assert!(rows.len() > 20);
+        let digits: String = rows.iter().map(|row| row["content"].as_str().unwrap()).collect();
+        let content: Vec<u8> = (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect();
+        assert!(content == bytes, "{} bytes came back, not {}", content.len(), bytes.len());
+        assert_eq!(check(scheduler), [[0, 0], [0, 0], [0, 0]]);
+    }
+    let Sink::Mongo(collection) = &job.sink else { panic!("the documents are in a collection") };
+    let mut documents = job.sink.read().documents;
+    documents.retain(|document| document.get_str("object").unwrap() == object);
+    documents.sort_by_key(|document| document.get_i64("byte_offset").unwrap());
+    collection.delete_one(doc! { "_id": documents[3].get("_id").unwrap() });
+    collection.update_one(doc! { "_id": documents[6].get("_id").unwrap() }, doc! { "$set": { "data": documents[7].get("data").unwrap() } });
+    documents[9].insert("_id", "a copy");
+    collection.insert(documents[9].clone());
+    for scheduler in modes() {
+        // In order of names: b.jsonl comes first.
+        assert_eq!(check(scheduler), [[0, 1], [0, 1], [0, 1]]);
+    }
 }

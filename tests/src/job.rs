@@ -211,6 +211,23 @@ impl<'a> Job<'a> {
         self.call().run().expect_code(0)
     }
 
+    /// `baler restore --output json`, ready to start, with `more` flags.
+    pub fn restore_call(&self, to: &str, more: &[&str]) -> Baler {
+        let mut arguments = vec!["restore", "--job", &self.name, "--state", &self.state, "--to", to, "--output", "json"];
+        if let Some(scheduler) = &self.scheduler {
+            arguments.extend(["--scheduler", scheduler]);
+        }
+        arguments.extend(more);
+        Baler::new(arguments).envs(&self.variables)
+    }
+
+    /// Restores the objects, asserts success, and returns the report.
+    #[track_caller]
+    pub fn restore(&self, to: &str, more: &[&str]) -> Value {
+        let finished = self.restore_call(to, more).run().expect_code(0);
+        serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("the report is no JSON ({e}): {}", finished.stdout))
+    }
+
     /// `baler verify --deep --output json`, ready to start.
     pub fn verify_call(&self) -> Baler {
         let arguments = ["verify", "--job", &self.name, "--state", &self.state, "--deep", "--output", "json"].map(String::from);
@@ -221,6 +238,16 @@ impl<'a> Job<'a> {
     #[track_caller]
     pub fn verify(&self, code: i32) -> Report {
         let finished = self.verify_call().run().expect_code(code);
+        Report(serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("the report is no JSON ({e}): {}", finished.stdout)))
+    }
+
+    /// Has a fleet do the verification, and returns the report.
+    #[track_caller]
+    pub fn verify_on(&self, fleet: &Fleet, deep: bool, code: i32) -> Report {
+        let url = fleet.url();
+        let mut arguments = vec!["verify", "--job", &self.name, "--state", &self.state, "--output", "json", "--scheduler", &url];
+        arguments.extend(deep.then_some("--deep"));
+        let finished = Baler::new(arguments).envs(&self.variables).run().expect_code(code);
         Report(serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("the report is no JSON ({e}): {}", finished.stdout)))
     }
 

@@ -51,6 +51,11 @@ pub enum Fault {
         /// Writes which still pass.
         writes: usize,
     },
+    /// After `bytes` further bytes from the server nothing passes any more until another fault is armed.
+    StallReplies {
+        /// Bytes which still pass.
+        bytes: usize,
+    },
     /// New connections are closed at once, and so are the present ones.
     Refuse,
     /// Runs `action` once before the first request which starts with `start` is handed on.
@@ -70,6 +75,7 @@ impl fmt::Debug for Fault {
             Self::CutWrites { .. } => "CutWrites",
             Self::CutReplies { .. } => "CutReplies",
             Self::Stall { .. } => "Stall",
+            Self::StallReplies { .. } => "StallReplies",
             Self::Refuse => "Refuse",
             Self::Before { .. } => "Before",
         })
@@ -201,6 +207,19 @@ impl State {
     }
 }
 
+impl State {
+    /// Counts what a server sends, and stalls when that is enough.
+    fn judge_reply(&mut self, length: usize) {
+        let Fault::StallReplies { bytes } = &mut self.fault else { return };
+        if *bytes >= length {
+            *bytes -= length;
+        } else if !self.stalled {
+            self.stalled = true;
+            self.fired += 1;
+        }
+    }
+}
+
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) {
     Builder::new().name(name.to_string()).spawn(work).expect("cannot start a thread");
 }
@@ -271,6 +290,7 @@ impl Pair {
 
     fn pump_replies(&self, mut from: TcpStream) -> Result<()> {
         while let Some(message) = read_message(&mut from, self.shared.protocol)? {
+            self.shared.lock().judge_reply(message.len());
             self.wait_while_stalled();
             if self.shared.protocol == Protocol::Mongo {
                 let answers = number(&message, 8);

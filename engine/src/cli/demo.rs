@@ -70,7 +70,7 @@ async fn run_demo(args: &DemoArgs, parts: &SessionParts) -> Result<ExitCode> {
     print_outcome(&outcome, seconds);
 
     let started = Instant::now();
-    let report = verify(&context, &job, true).await?;
+    let report = verify(&context, None, &job, true).await?;
     print_line(format!("3. verified it in {:.1} s", started.elapsed().as_secs_f64()));
     print_report(&report);
     if outcome.commit.records != records {
@@ -102,6 +102,7 @@ fn print_next(dir: &Path) {
     print_line(format!("  see the documents      ls -l {dir}/dump/compressed_data"));
     print_line(format!("  see the job's state    ls {dir}/state/demo"));
     print_line(format!("  verify it again        baler verify --job demo --state {dir}/state --deep"));
+    print_line(format!("  get the data back      baler restore --job demo --state {dir}/state --to {dir}/back"));
     print_line(format!(
         "  your own data          baler run sql/compress.sql --job mine --state ./baler-state --set INPUT=s3://bucket/prefix/ --set OUTPUT={dir}/mine"
     ));

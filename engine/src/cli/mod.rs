@@ -9,6 +9,7 @@ mod demo;
 mod generate;
 mod jobs;
 mod progress;
+mod restore;
 mod run;
 mod servers;
 mod sql;
@@ -48,6 +49,8 @@ enum Command {
     Sql(sql::SqlArgs),
     /// Reconciles a job's manifest, receipts, stored documents and (with --deep) source bytes.
     Verify(verify::VerifyArgs),
+    /// Writes the original objects of a finished job back, byte for byte; the same command again resumes it.
+    Restore(restore::RestoreArgs),
     /// Makes sample data in files, S3 or a topic.
     Generate(generate::GenerateArgs),
     /// Lists jobs, shows one, or stops one on a fleet.
@@ -126,6 +129,7 @@ async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
         Command::Stream(args) => stream::run(args, parts, output).await,
         Command::Sql(args) => sql::run(args, parts).await,
         Command::Verify(args) => verify::run(args, parts, output).await,
+        Command::Restore(args) => restore::run(args, parts, output).await,
         Command::Generate(args) => generate::run(args, output).await,
         Command::Jobs(args) => jobs::run(args, parts, output).await,
         Command::Checkpoint(args) => checkpoint::run(args, parts, output).await,

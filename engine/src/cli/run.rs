@@ -143,7 +143,7 @@ pub(super) async fn run_job(name: &str, job: Job) -> Result<Outcome> {
     if done > 0 {
         eprintln!("{name}: {done} of {all} splits are done already");
     }
-    let progress = show_progress(name, bytes, bytes - pending, job.figures())?;
+    let progress = show_progress(name, ["read", "documents"], bytes, bytes - pending, job.figures())?;
     let outcome = job.run().await;
     drop(progress);
     outcome

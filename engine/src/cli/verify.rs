@@ -4,11 +4,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::jobs::cancel_waves;
 use super::{Output, print_json, print_line};
-use crate::error::Result;
+use crate::cluster::client::Fleet;
+use crate::error::{Error, Result};
 use crate::job::JobRef;
-use crate::job::verify::{Report, verify};
+use crate::job::verify::{Report, verify, wave_name};
 use crate::options::format_bytes;
+use crate::runtime::stop_signal;
 use crate::session::SessionParts;
 
 #[derive(Debug, Args)]
@@ -19,13 +22,29 @@ pub(super) struct VerifyArgs {
     /// Folder or bucket with the state of all jobs.
     #[arg(long, env = "BALER_STATE", default_value = "./baler-state")]
     state: String,
+    /// The scheduler of the fleet that does the work, df://host:50050; without one this process does.
+    #[arg(long, env = "BALER_SCHEDULER")]
+    scheduler: Option<String>,
     /// Decompress every document and compare it with the source, byte for byte.
     #[arg(long)]
     deep: bool,
 }
 
 pub(super) async fn run(args: VerifyArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
-    let report = verify(&parts.local()?, &JobRef::try_new(&args.state, &args.job)?, args.deep).await?;
+    let fleet = match &args.scheduler {
+        Some(url) => Some(Fleet::connect(url, parts).await?),
+        None => None,
+    };
+    let (context, job) = (parts.local()?, JobRef::try_new(&args.state, &args.job)?);
+    let report = tokio::select! {
+        report = verify(&context, fleet.as_ref(), &job, args.deep) => report?,
+        signal = stop_signal() => {
+            if let Some(fleet) = &fleet {
+                cancel_waves(fleet, &wave_name(&args.job)).await?;
+            }
+            return Err(Error::permanent(format!("stopped by {}; nothing is proven", signal?)));
+        }
+    };
     match output {
         Output::Json => print_json(&report)?,
         Output::Text => print_report(&report),

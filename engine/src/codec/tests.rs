@@ -16,7 +16,11 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::connector::split::leaf_rows;
+use crate::connector::stored::StoredSplit;
+use crate::job::restore::RestoreObject;
 use crate::job::run::bind;
+use crate::job::settle::AuditedSplit;
 use crate::session::{Place, SessionParts, runtime_env};
 use crate::statement;
 
@@ -89,6 +93,12 @@ fn specs(plan: &Arc<dyn ExecutionPlan>) -> Vec<String> {
             found.push(format!("CompressedScanExec {}", scan.compression()));
         } else if let Some(scan) = node.downcast_ref::<DocumentScanExec>() {
             found.push(format!("DocumentScanExec {:?} {:?} {:?}", scan.spec(), scan.schema(), scan.limit()));
+        } else if let Some(restore) = node.downcast_ref::<ItemExec<RestoreTask>>() {
+            let objects = leaf_rows::<RestoreObject>(node.children()[0].as_ref()).unwrap();
+            found.push(format!("RestoreExec {:?} {objects:?}", restore.task()));
+        } else if let Some(verify) = node.downcast_ref::<ItemExec<VerifyTask>>() {
+            let splits = leaf_rows::<AuditedSplit>(node.children()[0].as_ref()).unwrap();
+            found.push(format!("VerifyExec {:?} {splits:?}", verify.task()));
         }
         Ok(TreeNodeRecursion::Continue)
     })
@@ -131,9 +141,13 @@ async fn send(fleet: &Fleet, tables: &str, text: &str, job: Option<&JobRef>) -> 
     if let (Some(job), LogicalPlan::Dml(insert)) = (job, &plan) {
         plan = bind(insert, job, Some(&[vec![split("a"), split("b")], vec![split("c")]])).unwrap();
     }
+    send_plan(fleet, &plan).await
+}
+
+async fn send_plan(fleet: &Fleet, plan: &LogicalPlan) -> Sent {
     let codec = fleet.client.state().config().ballista_logical_extension_codec();
     let mut logical = Vec::new();
-    LogicalPlanNode::try_from_logical_plan(&plan, codec.as_ref()).unwrap().try_encode(&mut logical).unwrap();
+    LogicalPlanNode::try_from_logical_plan(plan, codec.as_ref()).unwrap().try_encode(&mut logical).unwrap();
 
     let planned = fleet.scheduler.state().create_physical_plan(&receive(fleet, &logical).unwrap()).await.unwrap();
     let codec = fleet.scheduler.state().config().ballista_physical_extension_codec();
@@ -159,6 +173,38 @@ fn split(id: &str) -> Split {
     let compression = crate::connector::blob::Compression::Zstd;
     let (object, version) = ("s3://b/ä 'x'".to_string(), "\"etag\"".to_string());
     Split { id: id.to_string(), object, version, size: 9, last_modified: -1, compression, start: 0, end: 9 }
+}
+
+fn dump() -> SinkSpec {
+    SinkSpec::Bson(crate::connector::bson::BsonSpec::try_new("s3://b/dump", &std::collections::HashMap::new()).unwrap())
+}
+
+fn stored(id: &str) -> StoredSplit {
+    StoredSplit { id: id.to_string(), first: 0, next: 9, documents: 3, digest: "00".to_string() }
+}
+
+/// The plan of a restore: two tasks of an object each.
+fn restore_plan(fleet: &Fleet) -> LogicalPlan {
+    let object = |id: &str| RestoreObject {
+        object: "s3://b/ä 'x'".to_string(),
+        version: "\"etag\"".to_string(),
+        last_modified: -1,
+        target: "s3://b/new/ä 'x'".to_string(),
+        packing: crate::connector::blob::Compression::Xz,
+        bytes: 9,
+        splits: vec![stored(id)],
+    };
+    let task = RestoreTask { source: dump(), overwrite: true, partial: false };
+    let table = ItemTable { task, items: vec![vec![object("a")], vec![object("b")]] };
+    fleet.client.read_table(Arc::new(table)).unwrap().into_unoptimized_plan()
+}
+
+/// The plan of an audit: two tasks, of two splits and of one.
+fn verify_plan(fleet: &Fleet) -> LogicalPlan {
+    let audited = |id: &str| AuditedSplit { split: split(id), stored: stored(id), ends_object: true };
+    let task = VerifyTask { source: dump(), deep: true };
+    let table = ItemTable { task, items: vec![vec![audited("a"), audited("b")], vec![audited("c")]] };
+    fleet.client.read_table(Arc::new(table)).unwrap().into_unoptimized_plan()
 }
 
 fn job() -> JobRef {
@@ -210,6 +256,15 @@ fn every_node_and_table_arrives_as_it_was_sent() {
         read.expect_same().expect_nodes(&["DocumentScanExec"]);
         let words = send(&fleet, &tables, "SELECT a.word FROM words a JOIN words b ON a.id = b.id ORDER BY a.word", None).await;
         words.expect_same().expect_nodes(&["CompressedScanExec gz"]);
+        for (plan, words) in [
+            (restore_plan(&fleet), ["RestoreExec", "overwrite: true, partial: false", "s3://b/new/ä 'x'", "documents: 3"]),
+            (verify_plan(&fleet), ["VerifyExec", "deep: true", "s3://b/ä 'x'", "ends_object: true"]),
+        ] {
+            let sent = send_plan(&fleet, &plan).await;
+            sent.expect_same().expect_nodes(&words);
+            let splits = displayable(sent.received.as_ref()).indent(true).to_string();
+            assert!(splits.contains("partitions=2"), "{splits}");
+        }
     });
 }
 
@@ -299,13 +354,22 @@ fn samples() -> Vec<Vec<u8>> {
                 })
                 .unwrap();
         }
+        for plan in [restore_plan(&fleet), verify_plan(&fleet)] {
+            let (mut node, mut table) = (Vec::new(), Vec::new());
+            let planned = send_plan(&fleet, &plan).await.planned;
+            PhysicalCodec::default().try_encode(planned, &mut node, &DefaultPhysicalProtoConverter {}).unwrap();
+            let LogicalPlan::TableScan(scan) = &plan else { panic!("it is the scan of a table") };
+            let provider = datafusion::datasource::source_as_provider(&scan.source).unwrap();
+            LogicalCodec::default().try_encode_table_provider(&scan.table_name, provider, &mut table).unwrap();
+            samples.extend([node, table]);
+        }
         for table in ["objects", "collection", "dump"] {
             let provider = fleet.client.table_provider(table).await.unwrap();
             let mut bytes = Vec::new();
             LogicalCodec::default().try_encode_table_provider(&TableReference::bare(table), provider, &mut bytes).unwrap();
             samples.push(bytes);
         }
-        assert_eq!(samples.len(), 7, "write, blob scan, document scan, compressed scan, three tables");
+        assert_eq!(samples.len(), 11, "write, blob scan, document scan, compressed scan, restore, verify, and five tables");
         samples
     })
 }

@@ -10,8 +10,10 @@
 //! | [`batch`] | documents → batches under the limits of a sink |
 //! | [`mod@write`] | the plan node which writes, split by split |
 //! | [`documents`] | stored documents as a table: what SELECT reads of a sink |
+//! | [`queue`] | the splits of a writing node, shared by its partitions |
 //! | [`part`] | names of what a join, an aggregate or a sort writes |
 //! | [`receipt`] | what a finished split wrote |
+//! | [`stored`] | the documents of one split, read ahead in order of offset |
 //! | [`mongodb`], [`bson`] | the two sinks |
 //!
 //! A further sink is a folder with a spec, a [`SinkWriter`] and a line in [`SinkSpec`].
@@ -24,12 +26,15 @@ pub mod documents;
 pub mod kafka;
 pub mod mongodb;
 pub mod part;
+pub mod queue;
 pub mod receipt;
 pub mod sink;
 pub mod source;
 pub mod split;
+pub mod stored;
 pub mod write;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ::bson::RawDocumentBuf;
@@ -41,6 +46,7 @@ use serde::{Deserialize, Serialize};
 
 use self::batch::BatchLimits;
 use self::documents::Part;
+use self::stored::StoredSplit;
 use crate::error::Result;
 use crate::job::JobRef;
 use crate::runtime;
@@ -138,7 +144,25 @@ impl SinkSpec {
     pub async fn stored(&self, env: &Arc<RuntimeEnv>, fields: Fields) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
         match self {
             Self::Mongodb(spec) => mongodb::read::stored(spec, fields).await,
-            Self::Bson(spec) => bson::read::stored(spec, env, fields).await,
+            Self::Bson(spec) => bson::read::stored_beside(spec, env, &HashSet::new()).await,
+        }
+    }
+
+    /// Stored documents without their payload which a reader of these splits has not seen: of a dump the other parts; of a collection
+    /// all, or none if it has no more than the `documents` which were seen.
+    ///
+    /// # Errors
+    /// As [`Self::stored`].
+    pub async fn unseen(
+        &self,
+        env: &Arc<RuntimeEnv>,
+        splits: &HashSet<String>,
+        documents: u64,
+    ) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+        match self {
+            Self::Mongodb(spec) if mongodb::read::count(spec).await? == documents => Ok(futures::stream::empty().boxed()),
+            Self::Mongodb(spec) => mongodb::read::stored(spec, Fields::Facts).await,
+            Self::Bson(spec) => bson::read::stored_beside(spec, env, splits).await,
         }
     }
 
@@ -149,12 +173,30 @@ impl SinkSpec {
     pub async fn fetch(&self, env: &Arc<RuntimeEnv>, part: &str, ids: &[String]) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
         match self {
             Self::Mongodb(spec) => mongodb::read::fetch(spec, ids).await,
-            Self::Bson(spec) => bson::read::fetch(spec, env, part).await,
+            Self::Bson(spec) => bson::read::split_documents(spec, env, part),
         }
     }
 }
 
 impl SinkSpec {
+    /// The documents of one split of an object, in order of offset as they were written, read ahead; of a server only these `fields`.
+    ///
+    /// # Errors
+    /// As [`Self::stored`].
+    pub fn split_documents(
+        &self,
+        env: &Arc<RuntimeEnv>,
+        object: &str,
+        version: &str,
+        split: &StoredSplit,
+        fields: Fields,
+    ) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+        match self {
+            Self::Mongodb(spec) => mongodb::chain::split_documents(spec, object, version, split, fields),
+            Self::Bson(spec) => bson::read::split_documents(spec, env, &split.id),
+        }
+    }
+
     /// What there is to read, in about `wanted` parts.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use super::blob::{self, BlobSpec, BlobTable};
 use super::kafka::{self, KafkaSpec, KafkaTable};
 use super::split::Split;
 use crate::error::Result;
+use crate::job::manifest::{ManifestObject, group_splits};
 
 /// Description of a source; holds no client and no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,14 +38,14 @@ impl SourceSpec {
         }
     }
 
-    /// The splits which there are now, sorted by object and place.
+    /// What there is to read now, sorted by object and place.
     ///
     /// # Errors
     /// Unreachable, when the source does not answer; Config, when there is none.
-    pub async fn list_splits(&self, env: &Arc<RuntimeEnv>) -> Result<Vec<Split>> {
+    pub async fn list_input(&self, env: &Arc<RuntimeEnv>) -> Result<Vec<ManifestObject>> {
         match self {
-            Self::Blob(spec) => blob::list::list_splits(env, spec).await,
-            Self::Kafka(spec) => kafka::list_splits(spec).await,
+            Self::Blob(spec) => blob::list::list_input(env, spec).await,
+            Self::Kafka(spec) => Ok(group_splits(&kafka::list_splits(spec).await?)),
         }
     }
 

@@ -73,7 +73,7 @@ pub fn digest_id(parts: &[&str], hex_digits: usize) -> String {
 }
 
 /// What a row of the leaf describes; also the name of its only column.
-pub trait LeafRow: Serialize + DeserializeOwned {
+pub trait LeafRow: Clone + Serialize + DeserializeOwned {
     /// Name of the column.
     const COLUMN: &str;
 }
@@ -117,26 +117,19 @@ pub fn leaf_table<T: LeafRow>(partitions: &[Vec<T>]) -> Result<Arc<dyn Execution
     Ok(DataSourceExec::from_data_source(source))
 }
 
-/// The splits in `plan`, if it is a leaf of splits: those of each partition.
+/// The rows in `plan`, if it is a leaf of such rows: those of each partition.
 ///
 /// # Errors
-/// Decode, when a row is no split of this version.
-pub fn splits_of(plan: &dyn ExecutionPlan) -> Result<Option<Vec<Vec<Split>>>> {
+/// Decode, when a row is none of this version.
+pub fn leaf_rows<T: LeafRow>(plan: &dyn ExecutionPlan) -> Result<Option<Vec<Vec<T>>>> {
     let Some(leaf) = plan.downcast_ref::<DataSourceExec>() else { return Ok(None) };
     let source: &dyn Any = leaf.data_source().as_ref();
     let Some(memory) = source.downcast_ref::<MemorySourceConfig>() else { return Ok(None) };
-    if leaf.schema() != leaf_schema::<Split>() {
+    if leaf.schema() != leaf_schema::<T>() {
         return Ok(None);
     }
-    memory.partitions().iter().map(|batches| parse_splits(batches)).collect::<Result<Vec<_>>>().map(Some)
-}
-
-fn parse_splits(batches: &[RecordBatch]) -> Result<Vec<Split>> {
-    let mut splits = Vec::new();
-    for batch in batches {
-        splits.extend(rows_in(batch)?);
-    }
-    Ok(splits)
+    let rows_of = |batches: &Vec<RecordBatch>| batches.iter().map(rows_in).collect::<Result<Vec<_>>>().map(|rows| rows.concat());
+    memory.partitions().iter().map(rows_of).collect::<Result<Vec<_>>>().map(Some)
 }
 
 /// The rows in one batch of a leaf.

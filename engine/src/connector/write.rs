@@ -5,9 +5,8 @@
 //! document is acknowledged, and stores the split's receipt. A split which has its receipt already is not read again.
 //! The node's partitions share one queue of splits, so no partition is idle while another has work left.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -23,15 +22,15 @@ use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricB
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 
 use super::batch::BatchBuilder;
 use super::blob::BlobScanExec;
 use super::document::DocumentEncoder;
 use super::kafka::KafkaScanExec;
 use super::part::{TaskPartitions, part_name};
+use super::queue::WorkQueue;
 use super::receipt::{DocumentDigest, DocumentFacts, Receipt, SCHEMA_VERSION};
-use super::split::{Split, leaf_table, splits_of};
+use super::split::{Split, leaf_rows, leaf_table};
 use super::{Refused, SinkSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobRef;
@@ -47,7 +46,7 @@ pub struct WriteExec {
     spec: SinkSpec,
     job: Option<JobRef>,
     /// Splits not begun yet, shared by the partitions; filled when the node is made.
-    queue: Option<Arc<Mutex<VecDeque<Split>>>>,
+    queue: Option<Arc<WorkQueue<Split>>>,
     /// The task of the fleet which runs it.
     task: Option<TaskPartitions>,
     properties: Arc<PlanProperties>,
@@ -68,7 +67,7 @@ impl WriteExec {
                 spec.target()
             )));
         }
-        let queue = split_leaf(&input)?.map(|partitions| Arc::new(Mutex::new(partitions.into_iter().flatten().collect())));
+        let queue = split_leaf(&input)?.map(|partitions| Arc::new(WorkQueue::new(partitions.into_iter().flatten(), Split::work_bytes)));
         let schema = Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]));
         let partitions = Partitioning::UnknownPartitioning(input.output_partitioning().partition_count());
         let properties = PlanProperties::new(EquivalenceProperties::new(schema), partitions, EmissionType::Final, Boundedness::Bounded);
@@ -190,7 +189,7 @@ fn is_row_wise(plan: &dyn ExecutionPlan) -> bool {
 
 /// The splits at the end of a chain of row-wise nodes, by partition; `None` if the plan is anything else.
 fn split_leaf(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Vec<Vec<Split>>>> {
-    if let Some(splits) = splits_of(plan.as_ref())? {
+    if let Some(splits) = leaf_rows(plan.as_ref())? {
         return Ok(Some(splits));
     }
     match plan.children().as_slice() {
@@ -217,24 +216,6 @@ fn narrow_to_split(plan: &Arc<dyn ExecutionPlan>, split: &Split, log: &DeadLette
 /// How often a writer outside of a job tries to prepare its target, and the first pause in between.
 const PREPARE_ATTEMPTS: u32 = 4;
 const PREPARE_PAUSE: Duration = Duration::from_millis(200);
-
-/// Splits which one partition has open at once. Small ones are mostly waiting for disks and servers.
-const OPEN_SPLITS_MAX: usize = 8;
-/// Bytes in the open splits of a partition, if they are several: a block's worth, which one split needs anyway.
-const OPEN_BYTES_MAX: u64 = 16 << 20;
-
-/// The next split of the queue, if there is room for it beside `open` splits of `bytes`.
-fn take_split(queue: &Mutex<VecDeque<Split>>, open: usize, bytes: u64) -> Result<Option<Split>> {
-    let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-    let has_room = |split: &Split| open == 0 || (open < OPEN_SPLITS_MAX && bytes + split.work_bytes() <= OPEN_BYTES_MAX);
-    if !queue.front().is_some_and(has_room) {
-        return Ok(None);
-    }
-    if runtime::is_draining() {
-        return Err(Error::new(ErrorKind::Transient, "this executor is leaving; another one takes its remaining splits"));
-    }
-    Ok(queue.pop_front())
-}
 
 /// Totals of one part.
 #[derive(Default)]
@@ -277,22 +258,20 @@ impl PartWriter {
     }
 
     /// Takes splits from the queue until it is empty: one at a time, or a few if they are small.
-    async fn write_splits(&self, queue: &Mutex<VecDeque<Split>>) -> Result<u64> {
+    async fn write_splits(&self, queue: &WorkQueue<Split>) -> Result<u64> {
         let state = self.job.as_ref().map(|job| JobState::open(&self.context.runtime_env(), job)).transpose()?;
-        let mut open = FuturesUnordered::new();
-        let (mut count, mut bytes) = (0, 0);
-        loop {
-            while let Some(split) = take_split(queue, open.len(), bytes)? {
-                bytes += split.work_bytes();
-                let state = state.as_ref();
-                open.push(async move { self.write_split(&split, state).await.map(|documents| (split.work_bytes(), documents)) });
-            }
-            let Some(ended) = open.next().await else { return Ok(count) };
-            let (length, documents) = ended?;
-            (count, bytes) = (count + documents, bytes - length);
+        let mut count = 0;
+        let write = |split: Split| {
+            let state = state.as_ref();
+            async move { self.write_split(&split, state).await }
+        };
+        let done = |documents| {
+            count += documents;
             self.splits.add(1);
             COUNTERS.splits.add(1);
-        }
+        };
+        queue.run(write, done).await?;
+        Ok(count)
     }
 
     /// Writes one split and stores its receipt; answers from the receipt if there is one.

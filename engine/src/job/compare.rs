@@ -1,13 +1,14 @@
 //! `verify --deep`: the documents of one split against the bytes of its source.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::sync::Arc;
 
 use ::bson::RawDocumentBuf;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
 
+use super::payload::raw_bytes;
 use crate::connector::SinkSpec;
 use crate::connector::blob::read::{Block, BlockShape, BlockStream};
 use crate::connector::blob::scan::{document_id, open_split};
@@ -29,8 +30,8 @@ pub(super) struct Sound {
 }
 
 /// What the comparison of one split found.
-#[derive(Debug, Default)]
-pub(super) struct Compared {
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub struct Compared {
     /// Source bytes which were compared.
     pub bytes: u64,
     /// Documents, or ends of objects, which are not stored.
@@ -102,39 +103,17 @@ async fn compare_document(
     source: &mut SourceCursor,
 ) -> Result<Option<String>> {
     let name = format!("{} byte {}: document {}", split.object, facts.byte_offset, facts.id);
-    if facts.id != document_id(split, facts.byte_offset as u64) {
+    if facts.id != document_id(&split.object, &split.version, facts.byte_offset as u64) {
         return Ok(Some(format!("{name} does not have the _id of its place")));
     }
-    let data = document.get("data").ok().flatten().and_then(|value| value.as_binary());
-    let Some(data) = data else { return Ok(Some(format!("{name} has no binary field `data`"))) };
-    let raw = match inflate(document, data.bytes, facts.original_size as u64) {
+    let raw = match raw_bytes(document, facts) {
         Ok(raw) => raw,
-        Err(error) => return Ok(Some(format!("{name}: {error}"))),
+        Err(reason) => return Ok(Some(format!("{name} {reason}"))),
     };
-    if raw.len() as i64 != facts.original_size {
-        return Ok(Some(format!("{name} holds {} bytes, not {}", raw.len(), facts.original_size)));
-    }
-    if data.bytes.len() as i64 != facts.compressed_size || i64::from(crc32fast::hash(&raw)) != facts.crc32 {
-        return Ok(Some(format!("{name}: its compressed_size or crc32 is not that of its data")));
-    }
     if !source.matches(facts.byte_offset as u64, &raw).await? {
         return Ok(Some(format!("{name} is not what the source holds there")));
     }
     Ok(None)
-}
-
-fn inflate(document: &RawDocumentBuf, data: &[u8], original_size: u64) -> std::result::Result<Vec<u8>, String> {
-    match document.get_str("codec") {
-        Ok("zlib") => {
-            let mut raw = Vec::with_capacity(original_size.min(64 << 20) as usize);
-            // One byte more than expected, so that a longer stream is noticed and a bomb is not inflated.
-            let mut decoder = flate2::read::ZlibDecoder::new(data).take(original_size + 1);
-            decoder.read_to_end(&mut raw).map_err(|e| format!("its data does not inflate: {e}"))?;
-            Ok(raw)
-        }
-        Ok(method) => crate::function::codec::decompress_value(method, data, original_size).map_err(|e| e.to_string()),
-        Err(_) => Err("it has no field `codec`".to_string()),
-    }
 }
 
 /// Reads a source forward and compares.

@@ -24,8 +24,24 @@ pub struct ManifestObject {
     pub last_modified: i64,
     /// How it is compressed; `auto` is decided by its first bytes when it is read.
     pub compression: Compression,
-    /// Its splits: id and range.
+    /// Its splits: id and range. An empty object has none.
     pub splits: Vec<ManifestSplit>,
+}
+
+impl ManifestObject {
+    /// Its splits, in order of offset.
+    pub fn splits(&self) -> impl Iterator<Item = Split> + '_ {
+        self.splits.iter().map(|split| Split {
+            id: split.id.clone(),
+            object: self.object.clone(),
+            version: self.version.clone(),
+            size: self.size,
+            last_modified: self.last_modified,
+            compression: self.compression,
+            start: split.start,
+            end: split.end,
+        })
+    }
 }
 
 /// One split of an object.
@@ -37,6 +53,26 @@ pub struct ManifestSplit {
     pub start: u64,
     /// Byte after the last.
     pub end: u64,
+}
+
+/// Objects out of their splits, which are sorted by object and offset.
+pub fn group_splits(splits: &[Split]) -> Vec<ManifestObject> {
+    let mut objects: Vec<ManifestObject> = Vec::new();
+    for split in splits {
+        let range = ManifestSplit { id: split.id.clone(), start: split.start, end: split.end };
+        match objects.last_mut() {
+            Some(last) if last.object == split.object => last.splits.push(range),
+            _ => objects.push(ManifestObject {
+                object: split.object.clone(),
+                version: split.version.clone(),
+                size: split.size,
+                last_modified: split.last_modified,
+                compression: split.compression,
+                splits: vec![range],
+            }),
+        }
+    }
+    objects
 }
 
 /// The source of truth of a job; written once, before anything is read.
@@ -71,23 +107,8 @@ pub fn hash_statement(statement: &str) -> String {
 }
 
 impl Manifest {
-    /// A manifest over `splits`, which are sorted by object and offset.
-    pub fn new(job: &str, statement: &str, source: Option<SourceSpec>, sink: SinkSpec, splits: &[Split]) -> Self {
-        let mut objects: Vec<ManifestObject> = Vec::new();
-        for split in splits {
-            let range = ManifestSplit { id: split.id.clone(), start: split.start, end: split.end };
-            match objects.last_mut() {
-                Some(last) if last.object == split.object => last.splits.push(range),
-                _ => objects.push(ManifestObject {
-                    object: split.object.clone(),
-                    version: split.version.clone(),
-                    size: split.size,
-                    last_modified: split.last_modified,
-                    compression: split.compression,
-                    splits: vec![range],
-                }),
-            }
-        }
+    /// A manifest over `objects`, which are sorted by name.
+    pub fn new(job: &str, statement: &str, source: Option<SourceSpec>, sink: SinkSpec, objects: Vec<ManifestObject>) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
             job: job.to_string(),
@@ -103,20 +124,7 @@ impl Manifest {
 
     /// All splits, sorted by object and offset.
     pub fn splits(&self) -> Vec<Split> {
-        let of_object = |object: &ManifestObject| {
-            let ManifestObject { object, version, size, last_modified, compression, splits } = object.clone();
-            splits.into_iter().map(move |ManifestSplit { id, start, end }| Split {
-                id,
-                object: object.clone(),
-                version: version.clone(),
-                size,
-                last_modified,
-                compression,
-                start,
-                end,
-            })
-        };
-        self.objects.iter().flat_map(of_object).collect()
+        self.objects.iter().flat_map(ManifestObject::splits).collect()
     }
 
     /// Names of the receipts which complete the job.

@@ -9,13 +9,23 @@
 //! | [`run`] | the driver: plan → manifest → write → commit; resumes |
 //! | `waves` | how the driver writes on a fleet: waves of splits until each has its receipt |
 //! | [`verify`] | the auditor: manifest, receipts and stored documents against each other and the source |
+//! | [`settle`] | its work on one split, as the executors of a fleet do it |
 //! | `compare` | its deep part: one split's documents against the bytes of the source |
+//! | [`restore`] | the original objects, written back |
+//! | `payload` | one stored document → its bytes, proven |
+//! | [`item`] | the plan node of `restore` and `verify`: one answer an item |
+//! | `dispatch` | all items of it, here or on a fleet |
 
 mod compare;
 pub mod dead_letter;
+mod dispatch;
 pub mod folder;
+pub mod item;
 pub mod manifest;
+mod payload;
+pub mod restore;
 pub mod run;
+pub mod settle;
 pub mod state;
 pub mod verify;
 mod waves;

@@ -18,7 +18,7 @@ use datafusion::logical_expr::{DmlStatement, LogicalPlan};
 use datafusion::physical_plan::{ExecutionPlan, collect};
 
 use super::JobRef;
-use super::manifest::{Manifest, WHOLE};
+use super::manifest::{Manifest, ManifestObject, WHOLE};
 use super::state::{Commit, JobState};
 use super::waves;
 use crate::cluster::client::Fleet;
@@ -83,14 +83,15 @@ impl Job {
         };
         let source = find_source(&insert.input)?;
         let stored = state.manifest().await?;
-        let splits = match (&source, &stored) {
-            (Some(source), Some(stored)) if source.grows() => stored.splits(),
-            (Some(source), _) => source.list_splits(&context.runtime_env()).await?,
+        let objects = match (&source, &stored) {
+            (Some(source), Some(stored)) if source.grows() => stored.objects.clone(),
+            (Some(source), _) => source.list_input(&context.runtime_env()).await?,
             (None, _) => Vec::new(),
         };
+        let splits: Vec<Split> = objects.iter().flat_map(ManifestObject::splits).collect();
         let shape = plan_shape(context, bind(&insert, &job, Some(std::slice::from_ref(&splits)))?).await?;
         let by_split = source.is_some() && shape.is_by_split;
-        let recorded = if by_split { splits.as_slice() } else { &[] };
+        let recorded = if by_split { objects } else { Vec::new() };
         let mut manifest = Manifest::new(&job.name, statement, source, sink.spec.clone(), recorded);
         (manifest.by_split, manifest.keeps_every_row) = (by_split, shape.keeps_every_row);
         let mut is_prepared = false;

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::JobRef;
 use super::folder::parse;
-use super::manifest::Manifest;
+use super::manifest::{Manifest, group_splits};
 use super::run::{bind, physical_plan};
 use super::state::JobState;
 use crate::connector::SinkSpec;
@@ -96,7 +96,7 @@ fn manifest(statement: &str, count: u64) -> Manifest {
     let splits: Vec<Split> = (0..count).map(|number| split(number, "file:///in")).collect();
     let source = BlobSpec::try_new("file:///in/", &HashMap::new()).unwrap();
     let sink = SinkSpec::Bson(BsonSpec::try_new("file:///out/", &HashMap::new()).unwrap());
-    Manifest::new("job", statement, Some(SourceSpec::Blob(source)), sink, &splits)
+    Manifest::new("job", statement, Some(SourceSpec::Blob(source)), sink, group_splits(&splits))
 }
 
 proptest! {

@@ -11,20 +11,27 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use ::bson::RawDocumentBuf;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use super::JobRef;
 use super::compare::{Compared, Sound, compare_split};
 use super::dead_letter::DeadLetter;
+use super::dispatch::perform_on_fleet;
 use super::manifest::Manifest;
+use super::settle::{AuditedSplit, SettledSplit, VerifyTask};
 use super::state::JobState;
+use crate::cluster::client::Fleet;
 use crate::connector::blob::Compression;
+use crate::connector::blob::scan::document_id;
 use crate::connector::receipt::{DocumentDigest, DocumentFacts, Receipt};
 use crate::connector::source::SourceSpec;
 use crate::connector::split::Split;
+use crate::connector::stored::StoredSplit;
 use crate::connector::{Fields, SinkSpec};
 use crate::error::{Error, Result};
 use crate::runtime::{self, Spawned};
@@ -98,12 +105,12 @@ impl Report {
     }
 }
 
-/// Audits a job. Reads only.
+/// Audits a job, on `fleet` or in this process. Reads only.
 ///
 /// # Errors
 /// Config, when there is no such job or its documents do not carry their place; else what the stores answer. Findings are
 /// no errors: they are in the report.
-pub async fn verify(context: &SessionContext, job: &JobRef, deep: bool) -> Result<Report> {
+pub async fn verify(context: &SessionContext, fleet: Option<&Fleet>, job: &JobRef, deep: bool) -> Result<Report> {
     let env = context.runtime_env();
     let state = JobState::open(&env, job)?;
     let manifest = state.manifest().await?;
@@ -127,9 +134,53 @@ pub async fn verify(context: &SessionContext, job: &JobRef, deep: bool) -> Resul
     report.splits = splits.len() as u64;
     report.dead_letters = letters.len() as u64;
     let audits = audit_receipts(&mut report, &manifest, &splits, receipts, &letters);
-    let walk = Walk::new(&splits, audits, manifest.keeps_every_row);
+    let mut walk = Walk::new(&splits, audits, manifest.keeps_every_row);
+    let sink = manifest.sink;
+    let seen = match fleet {
+        Some(fleet) => Some(settle_on_fleet(fleet, &mut report, &mut walk, &sink, deep).await?),
+        None => None,
+    };
     // On the I/O runtime, because what is stored comes from a server.
-    runtime::spawn_io(async move { audit_documents(report, walk, manifest.sink, env, deep).await })?.join().await?
+    runtime::spawn_io(async move {
+        let documents = match seen {
+            Some(seen) => sink.unseen(&env, &seen, report.documents).await?,
+            None => sink.stored(&env, Fields::Facts).await?,
+        };
+        audit_documents(report, walk, documents, sink, env, deep).await
+    })?
+    .join()
+    .await?
+}
+
+/// How the Ballista jobs of an audit are named: `<job> verify wave <n>`.
+pub fn wave_name(job: &str) -> String {
+    format!("{job} verify")
+}
+
+/// Has the fleet audit split by split; returns those which are sound. All others, and what belongs to no split, is left to the walk.
+async fn settle_on_fleet(fleet: &Fleet, report: &mut Report, walk: &mut Walk, sink: &SinkSpec, deep: bool) -> Result<HashSet<String>> {
+    let splits = walk.to_settle();
+    let by_id: HashMap<String, usize> = splits.iter().map(|(index, audited)| (audited.split.id.clone(), *index)).collect();
+    let task = VerifyTask { source: sink.clone(), deep };
+    let items = splits.into_iter().map(|(_, audited)| audited).collect();
+    // Without --deep only metadata is read, but a dump has to be read to its end for it.
+    let work_of = |audited: &AuditedSplit| audited.split.length();
+    let mut seen = HashSet::new();
+    walk.comes_again = matches!(sink, SinkSpec::Mongodb(_));
+    perform_on_fleet(fleet, &wave_name(&report.job), &task, items, work_of, |settled: Vec<SettledSplit>| {
+        for settled in settled.into_iter().filter(|settled| settled.is_sound) {
+            if let Some(index) = by_id.get(&settled.split)
+                && seen.insert(settled.split)
+            {
+                report.documents += walk.mark_sound(*index);
+                report.raw_bytes += settled.raw_bytes;
+                report.add(settled.compared);
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(seen)
 }
 
 /// A split with its receipt.
@@ -186,10 +237,17 @@ fn audit_receipts(
     audits
 }
 
-/// Reads what is stored from end to end; with `deep`, compares each split with its source when it is settled.
-async fn audit_documents(mut report: Report, mut walk: Walk, sink: SinkSpec, env: Arc<RuntimeEnv>, deep: bool) -> Result<Report> {
+/// Reads stored documents to their end; with `deep`, compares each split with its source when it is settled.
+async fn audit_documents(
+    mut report: Report,
+    mut walk: Walk,
+    documents: BoxStream<'static, Result<RawDocumentBuf>>,
+    sink: SinkSpec,
+    env: Arc<RuntimeEnv>,
+    deep: bool,
+) -> Result<Report> {
     let mut comparing: VecDeque<Spawned<Result<Compared>>> = VecDeque::new();
-    let mut documents = sink.stored(&env, Fields::Facts).await?.fuse();
+    let mut documents = documents.fuse();
     loop {
         let settled = match documents.try_next().await? {
             Some(document) => walk.take(&mut report, DocumentFacts::read(document.as_bytes())?),
@@ -230,6 +288,10 @@ struct Walk {
     /// The split from which on [`Self::settle_next`] looks.
     next: usize,
     keeps_every_row: bool,
+    /// Whether documents of splits which were settled before the walk come in it again.
+    comes_again: bool,
+    /// Which splits were settled before the walk.
+    is_seen: Vec<bool>,
 }
 
 impl Walk {
@@ -246,7 +308,28 @@ impl Walk {
         }
         objects.values_mut().for_each(|object| object.ranges.sort_unstable());
         let is_settled = vec![false; audits.len()];
-        Self { audits, objects, open: HashMap::new(), is_settled, next: 0, keeps_every_row }
+        let is_seen = is_settled.clone();
+        Self { audits, objects, open: HashMap::new(), is_settled, next: 0, keeps_every_row, comes_again: false, is_seen }
+    }
+
+    /// Splits which can be settled by themselves, with their index: those whose receipt has a digest of all their documents.
+    fn to_settle(&self) -> Vec<(usize, AuditedSplit)> {
+        let audits = self.audits.iter().enumerate().filter(|(_, audit)| audit.receipt.dead_letters == 0);
+        let audited = audits.filter_map(|(index, audit)| {
+            let stored = StoredSplit::of_receipt(&audit.receipt)?;
+            Some((index, AuditedSplit { split: audit.split.clone(), stored, ends_object: self.ends_object(audit) }))
+        });
+        audited.collect()
+    }
+
+    /// Takes a split for settled and sound; gives its documents.
+    fn mark_sound(&mut self, index: usize) -> u64 {
+        (self.is_settled[index], self.is_seen[index]) = (true, true);
+        self.audits[index].receipt.documents
+    }
+
+    fn ends_object(&self, Audit { split, receipt }: &Audit) -> bool {
+        self.keeps_every_row && receipt.dead_letters == 0 && split.end == split.size
     }
 
     /// Takes a stored document; gives its split if it was the last one of it.
@@ -263,6 +346,9 @@ impl Walk {
             report.mismatched(format!("{}: document {} at byte {offset} has no receipt", facts.object, facts.id));
             return None;
         };
+        if self.comes_again && self.is_seen[index] && facts.id == document_id(&facts.object, &facts.version, offset) {
+            return None;
+        }
         if self.is_settled[index] || self.open.get(&index).is_some_and(|found| found.contains_key(&facts.byte_offset)) {
             report.duplicate(1, format!("{}: bytes from {offset} on are in two documents, one is {}", facts.object, facts.id));
             return None;
@@ -300,7 +386,7 @@ impl Walk {
         let (count, expected) = (found.len() as u64, receipt.documents);
         let mut digest = DocumentDigest::default();
         found.iter().for_each(|facts| digest.add(facts));
-        let mut ends_object = self.keeps_every_row && receipt.dead_letters == 0 && split.end == split.size;
+        let mut ends_object = self.ends_object(&self.audits[index]);
         if let (Some(first), Some(end)) = (receipt.first_byte, receipt.next_byte) {
             let place = format!("{} bytes {first}–{end}", split.object);
             if count < expected {
@@ -317,109 +403,4 @@ impl Walk {
 }
 
 #[cfg(test)]
-mod tests {
-    use chrono::Utc;
-
-    use super::*;
-    use crate::connector::receipt::SCHEMA_VERSION;
-
-    const DOCUMENT_BYTES: i64 = 10;
-
-    fn facts(object: &str, byte_offset: i64) -> DocumentFacts {
-        DocumentFacts {
-            id: format!("{object}-{byte_offset}"),
-            object: object.to_string(),
-            version: "1".to_string(),
-            byte_offset,
-            original_size: DOCUMENT_BYTES,
-            ..DocumentFacts::default()
-        }
-    }
-
-    /// A walk over objects a and b of three splits, each of four documents; and those documents.
-    fn walk() -> (Walk, Vec<DocumentFacts>) {
-        let (mut splits, mut audits, mut all) = (Vec::new(), Vec::new(), Vec::new());
-        for object in ["a", "b"] {
-            for first in [0u64, 40, 80] {
-                let documents: Vec<_> = (0..4).map(|row| facts(object, first as i64 + row * DOCUMENT_BYTES)).collect();
-                let mut digest = DocumentDigest::default();
-                documents.iter().for_each(|facts| digest.add(facts));
-                let split = Split {
-                    id: format!("{object}{first}"),
-                    object: object.to_string(),
-                    version: "1".to_string(),
-                    size: 120,
-                    last_modified: 0,
-                    compression: Compression::None,
-                    start: first,
-                    end: first + 40,
-                };
-                let receipt = Receipt {
-                    schema_version: SCHEMA_VERSION,
-                    split: split.id.clone(),
-                    documents: 4,
-                    records: 0,
-                    raw_bytes: 40,
-                    compressed_bytes: 0,
-                    first_byte: Some(first),
-                    next_byte: Some(first + 40),
-                    already_there: 0,
-                    dead_letters: 0,
-                    digest: digest.finish(),
-                    attempt: 1,
-                    executor: String::new(),
-                    started: Utc::now(),
-                    finished: Utc::now(),
-                };
-                audits.push(Audit { split: split.clone(), receipt });
-                splits.push(split);
-                all.extend(documents);
-            }
-        }
-        (Walk::new(&splits, audits, true), all)
-    }
-
-    /// Missing, duplicate, mismatched, foreign, and splits which were settled before the end and at it.
-    fn counts(documents: impl IntoIterator<Item = DocumentFacts>) -> ([u64; 4], usize, usize) {
-        let (mut walk, _) = walk();
-        let mut report = Report::default();
-        let early = documents.into_iter().filter_map(|facts| walk.take(&mut report, facts)).count();
-        let late = std::iter::from_fn(|| walk.settle_next(&mut report)).count();
-        assert!(walk.open.is_empty());
-        ([report.missing, report.duplicate, report.mismatched, report.foreign], early, late)
-    }
-
-    #[test]
-    fn a_split_is_settled_with_its_last_document_in_whatever_order_they_come() {
-        let all = walk().1;
-        assert_eq!(counts(all.clone()), ([0; 4], 6, 0));
-        assert_eq!(counts(all.clone().into_iter().rev()), ([0; 4], 6, 0));
-        // 7 and 24 have no common divisor, so this visits each once, with all splits open at the same time.
-        assert_eq!(counts((0..24).map(|step| all[step * 7 % 24].clone())), ([0; 4], 6, 0));
-    }
-
-    #[test]
-    fn what_is_not_as_the_receipts_say_is_found_whenever_it_comes() {
-        let all = walk().1;
-        let with = |more: DocumentFacts, at: usize| {
-            let mut documents = all.clone();
-            documents.insert(at, more);
-            counts(documents)
-        };
-        let renamed = |offset| DocumentFacts { id: "other".to_string(), ..facts("b", offset) };
-        for at in [0, 13, 24] {
-            assert_eq!(with(facts("c", 0), at), ([0, 0, 0, 1], 6, 0));
-            assert_eq!(with(DocumentFacts { version: "2".to_string(), ..facts("a", 0) }, at), ([0, 0, 0, 1], 6, 0));
-            assert_eq!(with(facts("b", 120), at), ([0, 0, 1, 0], 6, 0));
-        }
-        // A copy that comes first is taken for the document, so the split does not match its receipt either.
-        assert_eq!(with(renamed(40), 24), ([0, 1, 0, 0], 6, 0));
-        assert_eq!(with(renamed(40), 0), ([0, 1, 1, 0], 6, 0));
-        // One that lies across two others, when all of the split is there.
-        assert_eq!(with(renamed(45), 24), ([0, 1, 0, 0], 6, 0));
-        let mut short = all.clone();
-        short.remove(5);
-        assert_eq!(counts(short), ([1, 0, 0, 0], 5, 1));
-        assert_eq!(counts([]), ([24, 0, 0, 0], 0, 6));
-    }
-}
+mod tests;

@@ -37,11 +37,11 @@ const SPLIT_OVERHEAD_BYTES: u64 = 4 << 20;
 /// How much more a compressed object holds than its size says.
 const COMPRESSED_FACTOR: u64 = 8;
 /// How often receipts are looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Looking takes at most this part of the time: listing 100,000 receipts is not for every half second.
 const LOOK_SHARE: u32 = 10;
 /// Failures in a row, without a receipt in between, on a fleet that is alive.
-const FAILURES_MAX: u32 = 4;
+pub(super) const FAILURES_MAX: u32 = 4;
 /// How long the fleet may be away, without a receipt in between. A restarted scheduler and re-scheduled pods fit in.
 const FLEET_PATIENCE: Duration = Duration::from_secs(300);
 /// A split is late when it took this long at least, and [`LATE_FACTOR`] times as long as the slowest finished one.
@@ -129,28 +129,12 @@ impl Waves<'_> {
         }
     }
 
-    /// Slots of the fleet; 0 while it is away.
     async fn slots(&self) -> Result<usize> {
-        let slots = match self.fleet.info().await {
-            Ok(info) => info.slots(),
-            Err(error) if error.kind() == ErrorKind::Unreachable => 0,
-            Err(error) => return Err(error),
-        };
-        if slots == 0 && self.last_progress.elapsed() > FLEET_PATIENCE {
-            return Err(Error::new(
-                ErrorKind::Unreachable,
-                format!(
-                    "the fleet of {} has had no executor for {} s; run the same command again when it is back",
-                    self.fleet.url(),
-                    FLEET_PATIENCE.as_secs()
-                ),
-            ));
-        }
-        Ok(slots)
+        fleet_slots(self.fleet, self.last_progress).await
     }
 
     async fn start_wave(&mut self, slots: usize) -> Result<()> {
-        let tasks = take_tasks(&mut self.waiting, slots);
+        let tasks = take_tasks(&mut self.waiting, slots, work_in);
         self.send(tasks).await
     }
 
@@ -242,6 +226,29 @@ impl Waves<'_> {
     }
 }
 
+/// Slots of the fleet; 0 while it is away.
+///
+/// # Errors
+/// Unreachable, when it has been away for too long since `last_progress`.
+pub(super) async fn fleet_slots(fleet: &Fleet, last_progress: Instant) -> Result<usize> {
+    let slots = match fleet.info().await {
+        Ok(info) => info.slots(),
+        Err(error) if error.kind() == ErrorKind::Unreachable => 0,
+        Err(error) => return Err(error),
+    };
+    if slots == 0 && last_progress.elapsed() > FLEET_PATIENCE {
+        return Err(Error::new(
+            ErrorKind::Unreachable,
+            format!(
+                "the fleet of {} has had no executor for {} s; run the same command again when it is back",
+                fleet.url(),
+                FLEET_PATIENCE.as_secs()
+            ),
+        ));
+    }
+    Ok(slots)
+}
+
 /// The work in a split, in bytes.
 fn work_in(split: &Split) -> u64 {
     let factor = if split.compression == Compression::None { 1 } else { COMPRESSED_FACTOR };
@@ -249,32 +256,32 @@ fn work_in(split: &Split) -> u64 {
 }
 
 /// Waves at the scheduler at once: their tasks are twice the fleet's slots or more.
-fn waves_max(slots: usize) -> usize {
+pub(super) fn waves_max(slots: usize) -> usize {
     (2 * slots).div_ceil(TASKS_MAX).max(WAVES_MIN)
 }
 
 /// Takes one wave's tasks from the front of `waiting`: tasks of equal work, neighbours together.
-fn take_tasks(waiting: &mut VecDeque<Split>, slots: usize) -> Vec<Vec<Split>> {
-    let left: u64 = waiting.iter().map(work_in).sum();
+pub(super) fn take_tasks<T>(waiting: &mut VecDeque<T>, slots: usize, work_of: fn(&T) -> u64) -> Vec<Vec<T>> {
+    let left: u64 = waiting.iter().map(work_of).sum();
     let work_max = (left / (slots as u64 * ROUNDS_LEFT).max(1)).min(TASK_BYTES_MAX);
     let tasks_max = (slots * TASKS_PER_SLOT).clamp(1, TASKS_MAX);
-    let mut tasks: Vec<Vec<Split>> = Vec::new();
+    let mut tasks: Vec<Vec<T>> = Vec::new();
     let mut work = 0;
-    while let Some(split) = waiting.pop_front() {
-        let more = work_in(&split);
+    while let Some(item) = waiting.pop_front() {
+        let more = work_of(&item);
         let is_full = tasks.len() == tasks_max;
         match tasks.last_mut() {
             Some(task) if work + more <= work_max => {
                 work += more;
-                task.push(split);
+                task.push(item);
             }
             _ if is_full => {
-                waiting.push_front(split);
+                waiting.push_front(item);
                 break;
             }
             _ => {
                 work = more;
-                tasks.push(vec![split]);
+                tasks.push(vec![item]);
             }
         }
     }
@@ -306,7 +313,7 @@ mod tests {
         let mut taken = Vec::new();
         let mut sizes = Vec::new();
         while !waiting.is_empty() {
-            let tasks = take_tasks(&mut waiting, 40);
+            let tasks = take_tasks(&mut waiting, 40, work_in);
             assert!(tasks.len() <= 160);
             sizes.push(tasks.iter().map(Vec::len).max().unwrap());
             taken.extend(tasks.into_iter().flatten().map(|split| split.id));
@@ -323,9 +330,9 @@ mod tests {
 
     #[test]
     fn tiny_splits_share_tasks_and_few_splits_use_all_slots() {
-        let tasks = take_tasks(&mut splits(16_000, 10), 4);
+        let tasks = take_tasks(&mut splits(16_000, 10), 4, work_in);
         assert_eq!((tasks.len(), tasks[0].len()), (16, 255));
-        let tasks = take_tasks(&mut splits(3, 10), 4);
+        let tasks = take_tasks(&mut splits(3, 10), 4, work_in);
         assert_eq!(tasks.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1]);
     }
 }

@@ -1,4 +1,4 @@
-//! URL → objects → splits. Before: `s3://bucket/prefix/*.log`; after: `Vec<Split>`, sorted by object and offset.
+//! URL → objects → splits. Before: `s3://bucket/prefix/*.log`; after: objects with their splits, sorted by name and offset.
 
 use std::sync::Arc;
 
@@ -9,8 +9,9 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use super::{BlobSpec, Compression};
-use crate::connector::split::{Split, digest_id};
+use crate::connector::split::digest_id;
 use crate::error::{Error, ErrorKind, Result, store_error};
+use crate::job::manifest::{ManifestObject, ManifestSplit};
 use crate::runtime;
 use crate::store::{Location, locate, split_url};
 
@@ -20,19 +21,19 @@ const PEEKS_IN_FLIGHT: usize = 32;
 /// Glob rules of a shell: `*` and `?` stay within a folder, `**` crosses folders.
 const GLOB: MatchOptions = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
 
-/// Lists the objects of a BLOB table and cuts them into splits.
+/// Lists the objects of a BLOB table and cuts them into splits; an empty object has none.
 ///
 /// # Errors
 /// Unreachable when the store does not answer or refuses; Config when nothing is there, which is nearly always a misspelt
 /// location.
-pub async fn list_splits(env: &Arc<RuntimeEnv>, spec: &BlobSpec) -> Result<Vec<Split>> {
+pub async fn list_input(env: &Arc<RuntimeEnv>, spec: &BlobSpec) -> Result<Vec<ManifestObject>> {
     let (spec, env) = (spec.clone(), Arc::clone(env));
     runtime::spawn_io(async move {
         let (location, objects) = list_objects(&env, &spec.location).await?;
-        let mut splits: Vec<Split> =
-            futures::stream::iter(objects).map(|meta| cut_object(&location, &spec, meta)).buffered(PEEKS_IN_FLIGHT).try_concat().await?;
-        splits.sort_by(|a, b| (&a.object, a.start).cmp(&(&b.object, b.start)));
-        Ok(splits)
+        let mut objects: Vec<ManifestObject> =
+            futures::stream::iter(objects).map(|meta| cut_object(&location, &spec, meta)).buffered(PEEKS_IN_FLIGHT).try_collect().await?;
+        objects.sort_by(|a, b| a.object.cmp(&b.object));
+        Ok(objects)
     })?
     .join()
     .await?
@@ -105,7 +106,7 @@ fn not_empty(found: Vec<ObjectMeta>, url: &str) -> Result<Vec<ObjectMeta>> {
 }
 
 /// One object → its splits. An empty one has none; a compressed one has one.
-async fn cut_object(location: &Location, spec: &BlobSpec, meta: ObjectMeta) -> Result<Vec<Split>> {
+async fn cut_object(location: &Location, spec: &BlobSpec, meta: ObjectMeta) -> Result<ManifestObject> {
     let uri = object_uri(location, &meta.location);
     let version = meta.e_tag.clone().unwrap_or_else(|| format!("{}-{}", meta.size, meta.last_modified.timestamp_millis()));
     let mut compression = match spec.compression {
@@ -123,19 +124,11 @@ async fn cut_object(location: &Location, spec: &BlobSpec, meta: ObjectMeta) -> R
     let mut start = 0;
     while start < meta.size {
         let end = meta.size.min(start.saturating_add(step));
-        splits.push(Split {
-            id: digest_id(&[&uri, &version, &start.to_string(), &end.to_string()], 16),
-            object: uri.clone(),
-            version: version.clone(),
-            size: meta.size,
-            last_modified: meta.last_modified.timestamp_millis(),
-            compression,
-            start,
-            end,
-        });
+        splits.push(ManifestSplit { id: digest_id(&[&uri, &version, &start.to_string(), &end.to_string()], 16), start, end });
         start = end;
     }
-    Ok(splits)
+    let last_modified = meta.last_modified.timestamp_millis();
+    Ok(ManifestObject { object: uri, version, size: meta.size, last_modified, compression, splits })
 }
 
 fn object_uri(location: &Location, path: &Path) -> String {

@@ -28,6 +28,7 @@ pub use self::decompress::Compression;
 pub use self::scan::BlobScanExec;
 use super::split::{Split, deal, leaf_table};
 use crate::error::{Error, Result};
+use crate::job::manifest::ManifestObject;
 use crate::options::TableOptions;
 use crate::store::full_url;
 
@@ -156,7 +157,8 @@ impl TableProvider for BlobTable {
         let leaf = match &self.tasks {
             Some(pinned) => leaf_table(pinned)?,
             None => {
-                let splits = list::list_splits(session.runtime_env(), &self.spec).await?;
+                let objects = list::list_input(session.runtime_env(), &self.spec).await?;
+                let splits: Vec<Split> = objects.iter().flat_map(ManifestObject::splits).collect();
                 leaf_table(&deal(&splits, session.config().target_partitions()))?
             }
         };

@@ -244,7 +244,7 @@ impl SplitReader {
         let failed = |e| Error::internal("building a batch of chunks").with_source(e);
         let column = |index: usize| -> Result<ArrayRef> {
             Ok(match index {
-                0 => Arc::new(StringArray::from_iter_values(offsets().map(|offset| document_id(split, offset)))),
+                0 => Arc::new(StringArray::from_iter_values(offsets().map(|offset| document_id(&split.object, &split.version, offset)))),
                 1 => Arc::new(StringArray::from_iter_values((0..rows).map(|_| &split.object))),
                 2 => Arc::new(StringArray::from_iter_values((0..rows).map(|_| &split.version))),
                 3 => Arc::new(Int64Array::from_iter_values(offsets().map(|offset| offset as i64))),
@@ -265,8 +265,8 @@ impl SplitReader {
 }
 
 /// Id of the chunk at `offset`: 32 hex digits, a pure function of object, version and offset (promise P2).
-pub fn document_id(split: &Split, offset: u64) -> String {
-    digest_id(&[&split.object, &split.version, &offset.to_string()], 32)
+pub fn document_id(object: &str, version: &str, offset: u64) -> String {
+    digest_id(&[object, version, &offset.to_string()], 32)
 }
 
 /// The plain blocks of a split from byte `from` on, and how its object turned out to be compressed.

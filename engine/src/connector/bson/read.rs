@@ -1,29 +1,34 @@
 //! Part files → documents.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ::bson::RawDocumentBuf;
 use bytes::BytesMut;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use tokio::sync::mpsc;
 
 use super::BsonSpec;
-use crate::connector::Fields;
 use crate::connector::documents::Part;
+use crate::connector::stored::{DocumentSender, in_background};
 use crate::error::{Error, Result, store_error};
-use crate::runtime;
 use crate::store::Location;
 
 /// MongoDB's limit of one document; a length above it means that the file is corrupt.
 const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 
-/// All documents of all parts.
-pub(crate) async fn stored(spec: &BsonSpec, env: &Arc<RuntimeEnv>, _fields: Fields) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
-    let files = part_files(spec, env).await?;
+/// All documents of all parts but those of these splits.
+pub(crate) async fn stored_beside(
+    spec: &BsonSpec,
+    env: &Arc<RuntimeEnv>,
+    splits: &HashSet<String>,
+) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+    let seen: HashSet<String> = splits.iter().map(|split| spec.file_name(split)).collect();
+    let mut files = part_files(spec, env).await?;
+    files.retain(|path| !path.filename().is_some_and(|name| seen.contains(name)));
     read_files(spec.folder(env)?, files)
 }
 
@@ -55,29 +60,21 @@ async fn part_files(spec: &BsonSpec, env: &Arc<RuntimeEnv>) -> Result<Vec<Path>>
     Ok(files)
 }
 
-/// The documents of one part.
-pub(crate) async fn fetch(spec: &BsonSpec, env: &Arc<RuntimeEnv>, part: &str) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
-    read_named(spec, env, &spec.file_name(part))
+/// The documents of one split, which are a part.
+pub(crate) fn split_documents(spec: &BsonSpec, env: &Arc<RuntimeEnv>, split: &str) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+    read_named(spec, env, &spec.file_name(split))
 }
 
 fn read_files(place: Location, files: Vec<Path>) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
-    // Documents are at most 16 MiB, so the queue holds little.
-    let (sender, receiver) = mpsc::channel(4);
-    let task = runtime::spawn_io(async move {
+    in_background(|sender| async move {
         for file in files {
-            if let Err(error) = read_file(&place.store, &file, &sender).await {
-                drop(sender.send(Err(error)).await);
-                return;
-            }
+            read_file(&place.store, &file, &sender).await?;
         }
-    })?;
-    let documents = futures::stream::unfold((receiver, task), |(mut receiver, task)| async move {
-        receiver.recv().await.map(|document| (document, (receiver, task)))
-    });
-    Ok(documents.boxed())
+        Ok(())
+    })
 }
 
-async fn read_file(store: &Arc<dyn ObjectStore>, file: &Path, sender: &mpsc::Sender<Result<RawDocumentBuf>>) -> Result<()> {
+async fn read_file(store: &Arc<dyn ObjectStore>, file: &Path, sender: &DocumentSender) -> Result<()> {
     let failed = |e: object_store::Error| store_error("reading", file.as_ref(), &e);
     let mut body = store.get(file).await.map_err(failed)?.into_stream();
     let (mut pending, mut position) = (BytesMut::new(), 0u64);
@@ -118,6 +115,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::runtime;
 
     /// Reads bytes as a part file.
     fn read(bytes: &[u8]) -> Result<Vec<RawDocumentBuf>> {

@@ -367,6 +367,7 @@ mod tests {
         Record { offset: plain.0, timestamp: Some(plain.0), key: plain.1.as_deref(), value: plain.2.as_deref(), headers: Vec::new() }
     }
 
+    /// Key and value of a record.
     type KeyAndValue = (Option<Vec<u8>>, Option<Vec<u8>>);
 
     /// Reads length-prefixed content, by other code than that which wrote it.

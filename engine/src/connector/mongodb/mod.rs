@@ -3,8 +3,9 @@
 //! - [`client`]: one client a server and process; credentials; which error means what
 //! - [`prepare`]: limits, indexes, and [`shard`]: hashed sharding while the collection is empty
 //! - [`mod@write`]: batches → acknowledged documents; the duplicate rule
-//! - [`read`]: stored documents, for `verify`
+//! - [`read`]: stored documents, for `verify` and SELECT; [`chain`]: those of one split, for `restore`
 
+pub mod chain;
 pub mod client;
 pub mod prepare;
 pub mod read;

@@ -23,6 +23,11 @@ pub(crate) async fn stored(spec: &MongodbSpec, fields: Fields) -> Result<BoxStre
     Ok(documents(spec, found))
 }
 
+/// How many documents there are.
+pub(crate) async fn count(spec: &MongodbSpec) -> Result<u64> {
+    collection(spec).await?.count_documents(doc! {}).await.map_err(|e| unreachable(spec, &e))
+}
+
 /// The documents with these `_id`s.
 pub(crate) async fn fetch(spec: &MongodbSpec, ids: &[String]) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
     let found = collection(spec).await?.find(doc! { "_id": { "$in": ids } }).await.map_err(|e| unreachable(spec, &e))?;
