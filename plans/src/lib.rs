@@ -3,6 +3,7 @@
 //! | plan | SQL |
 //! | --- | --- |
 //! | [`compress_objects`] | `sql/compress.sql`, `sql/compress-to-mongodb.sql` |
+//! | [`pack_records`] | `sql/stream.sql` |
 //! | [`compression_statistics`] | `sql/stats.sql` |
 //! | [`restore`] | `sql/restore.sql` |
 //! | [`verification`] | `sql/verification.sql` |
@@ -31,14 +32,26 @@ fn call(context: &SessionContext, name: &str, arguments: Vec<Expr>) -> Result<Ex
 /// # Errors
 /// DataFusion's, when there is no such table or it is no BLOB table.
 pub async fn compress_objects(context: &SessionContext, table: &str) -> Result<DataFrame> {
+    standard_documents(context, table, &["object", "version", "byte_offset"], "last_modified").await
+}
+
+/// Standard documents out of a KAFKA table of packed records: one row a chunk of consecutive records of a partition, compressed with
+/// zlib, with its place, sizes and checksum.
+///
+/// # Errors
+/// DataFusion's, when there is no such table or it is no KAFKA table whose rows are chunks.
+pub async fn pack_records(context: &SessionContext, table: &str) -> Result<DataFrame> {
+    standard_documents(context, table, &["topic", "partition", "first_offset", "last_offset"], "last_timestamp").await
+}
+
+/// One document a chunk; `place` are the columns which say where it comes from.
+async fn standard_documents(context: &SessionContext, table: &str, place: &[&str], timestamp: &str) -> Result<DataFrame> {
     let call = |name: &str, arguments: Vec<Expr>| call(context, name, arguments);
     let packed_size = || call("octet_length", vec![col("data")]);
     let compressed = context.table(table).await?.with_column("data", call("zlib_compress", vec![col("content"), lit(LEVEL)])?)?;
-    compressed.select(vec![
-        col("id").alias("_id"),
-        col("object"),
-        col("version"),
-        col("byte_offset"),
+    let mut columns = vec![col("id").alias("_id")];
+    columns.extend(place.iter().map(|name| col(*name)));
+    columns.extend([
         col("records"),
         col("byte_length").alias("original_size"),
         packed_size()?.alias("compressed_size"),
@@ -46,9 +59,10 @@ pub async fn compress_objects(context: &SessionContext, table: &str) -> Result<D
         lit("zlib").alias("codec"),
         lit(LEVEL).alias("level"),
         call("crc32", vec![col("content")])?.alias("crc32"),
-        col("last_modified").alias("timestamp"),
+        col(timestamp).alias("timestamp"),
         col("data"),
-    ])
+    ]);
+    compressed.select(columns)
 }
 
 /// One row of totals over stored documents: how many, how large before and after, and the average ratio.

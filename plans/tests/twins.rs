@@ -3,15 +3,17 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use baler::statement::{parse, plan, substitute};
 use baler::{Baler, Result};
-use baler_plans::{compress_objects, compression_statistics, restore, verification};
-use datafusion::arrow::array::RecordBatch;
+use baler_plans::{compress_objects, compression_statistics, pack_records, restore, verification};
 use datafusion::arrow::array::cast::AsArray;
+use datafusion::arrow::array::{ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use datafusion::arrow::compute::concat_batches;
-use datafusion::arrow::datatypes::Int64Type;
+use datafusion::arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::arrow::util::pretty::pretty_format_batches;
+use datafusion::datasource::MemTable;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 
@@ -105,6 +107,44 @@ async fn plans_give_the_rows_of_their_sql() -> Result<()> {
     let sql = stored_query(&context, "verification.sql", "").await?;
     let twin = verification(&context, "stored").await?.into_unoptimized_plan();
     assert_eq!(expect_equal(&context, sql, twin).await?, 2, "the empty object has no document");
+    Ok(())
+}
+
+/// Rows of chunks as a KAFKA table has them; `tests/it/stream.rs` runs the file itself on a real broker.
+fn chunks(context: &SessionContext, name: &str, schema: SchemaRef) -> Result<()> {
+    const CHUNKS: i64 = 5;
+    let of_number = |make: &dyn Fn(i64) -> i64| (0..CHUNKS).map(make).collect::<Vec<_>>();
+    let content: Vec<String> = (0..CHUNKS).map(|chunk| format!("{{\"chunk\":{chunk}}}\n").repeat(1000)).collect();
+    let columns = schema.fields().iter().map(|field| -> ArrayRef {
+        match field.name().as_str() {
+            "id" => Arc::new(StringArray::from_iter_values((0..CHUNKS).map(|chunk| format!("id {chunk}")))),
+            "topic" => Arc::new(StringArray::from_iter_values((0..CHUNKS).map(|_| "events"))),
+            "partition" => Arc::new(Int32Array::from_iter_values(0..CHUNKS as i32)),
+            "first_offset" => Arc::new(Int64Array::from(of_number(&|chunk| chunk * 1000))),
+            "last_offset" => Arc::new(Int64Array::from(of_number(&|chunk| chunk * 1000 + 999))),
+            "records" => Arc::new(Int64Array::from(of_number(&|_| 1000))),
+            "byte_length" => Arc::new(Int64Array::from_iter_values(content.iter().map(|content| content.len() as i64))),
+            "content" => Arc::new(BinaryArray::from_iter_values(&content)),
+            _ => Arc::new(TimestampMillisecondArray::from(of_number(&|chunk| chunk * 60_000)).with_timezone("UTC")),
+        }
+    });
+    let rows = RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap();
+    context.register_table(name, Arc::new(MemTable::try_new(schema, vec![vec![rows]])?))?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn packed_records_are_those_of_the_sql() -> Result<()> {
+    let context = Baler::local()?;
+    let variables = [("INPUT", "kafka://localhost:9092/events".to_string()), ("OUTPUT", "mongodb://localhost/db.documents".to_string())];
+    let LogicalPlan::Dml(_) = last_plan(&context, "stream.sql", &variables).await? else { panic_on("stream.sql ends with an INSERT") };
+    let schema = context.table_provider("feed").await?.schema();
+    chunks(&context, "chunks", schema)?;
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../sql/stream.sql")).unwrap();
+    let (_, query) = text.split_once("INSERT INTO documents\n").unwrap();
+    let sql = plan(&context, parse(&query.replace("FROM feed", "FROM chunks"))?.remove(0)).await?;
+    let twin = pack_records(&context, "chunks").await?.into_unoptimized_plan();
+    assert_eq!(expect_equal(&context, sql, twin).await?, 5);
     Ok(())
 }
 
