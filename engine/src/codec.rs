@@ -27,12 +27,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::compressed::CompressedScanExec;
 use crate::connector::SinkSpec;
-use crate::connector::blob::scan::BlobScanExec;
-use crate::connector::blob::{BlobSpec, BlobTable};
+use crate::connector::blob::{BlobScanExec, BlobSpec};
 use crate::connector::documents::DocumentScanExec;
-use crate::connector::kafka::{KafkaScanExec, KafkaSpec, KafkaTable};
+use crate::connector::kafka::{KafkaScanExec, KafkaSpec};
 use crate::connector::sink::SinkTable;
-use crate::connector::split::Split;
+use crate::connector::source::SourceTable;
 use crate::connector::write::WriteExec;
 use crate::error::{Error, Result};
 use crate::hex::{from_hex, to_hex};
@@ -61,8 +60,7 @@ enum NodeSpec {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "table", rename_all = "snake_case")]
 enum TableSpec {
-    Blob { spec: BlobSpec, tasks: Option<Vec<Vec<Split>>> },
-    Kafka { spec: KafkaSpec, tasks: Option<Vec<Vec<Split>>> },
+    Source(SourceTable),
     Sink { spec: SinkSpec, job: Option<JobRef> },
     Restore(ItemTable<RestoreTask>),
     Verify(ItemTable<VerifyTask>),
@@ -129,8 +127,7 @@ impl LogicalExtensionCodec for LogicalCodec {
         context: &TaskContext,
     ) -> DataFusionResult<Arc<dyn TableProvider>> {
         Ok(match take(buffer)? {
-            Some(TableSpec::Blob { spec, tasks }) => Arc::new(BlobTable { spec, tasks }),
-            Some(TableSpec::Kafka { spec, tasks }) => Arc::new(KafkaTable { spec, tasks }),
+            Some(TableSpec::Source(table)) => Arc::new(table),
             Some(TableSpec::Sink { spec, job }) => Arc::new(SinkTable { spec, schema, job }),
             Some(TableSpec::Restore(table)) => Arc::new(table),
             Some(TableSpec::Verify(table)) => Arc::new(table),
@@ -144,11 +141,8 @@ impl LogicalExtensionCodec for LogicalCodec {
         table: Arc<dyn TableProvider>,
         buffer: &mut Vec<u8>,
     ) -> DataFusionResult<()> {
-        if let Some(blob) = table.downcast_ref::<BlobTable>() {
-            return Ok(put(&TableSpec::Blob { spec: blob.spec.clone(), tasks: blob.tasks.clone() }, buffer)?);
-        }
-        if let Some(kafka) = table.downcast_ref::<KafkaTable>() {
-            return Ok(put(&TableSpec::Kafka { spec: kafka.spec.clone(), tasks: kafka.tasks.clone() }, buffer)?);
+        if let Some(source) = table.downcast_ref::<SourceTable>() {
+            return Ok(put(&TableSpec::Source(source.clone()), buffer)?);
         }
         if let Some(sink) = table.downcast_ref::<SinkTable>() {
             return Ok(put(&TableSpec::Sink { spec: sink.spec.clone(), job: sink.job.clone() }, buffer)?);

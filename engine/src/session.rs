@@ -22,9 +22,8 @@ use datafusion_proto::protobuf::LogicalPlanNode;
 use crate::cluster;
 use crate::cluster::compressed::ClusterPlanner;
 use crate::codec::{LogicalCodec, PhysicalCodec};
-use crate::connector::blob::BlobTableFactory;
-use crate::connector::kafka::KafkaTableFactory;
 use crate::connector::sink::SinkTableFactory;
+use crate::connector::source::{BLOB_TABLES, KAFKA_TABLES};
 use crate::error::Result;
 use crate::runtime::cpu_threads;
 use crate::store::Stores;
@@ -100,8 +99,8 @@ impl SessionParts {
             .with_config(config)
             .with_runtime_env(runtime_env(None)?)
             .with_default_features()
-            .with_table_factory("BLOB".to_string(), Arc::new(BlobTableFactory))
-            .with_table_factory("KAFKA".to_string(), Arc::new(KafkaTableFactory))
+            .with_table_factory("BLOB".to_string(), Arc::new(BLOB_TABLES))
+            .with_table_factory("KAFKA".to_string(), Arc::new(KAFKA_TABLES))
             .with_table_factory("MONGODB".to_string(), Arc::clone(&sink) as _)
             .with_table_factory("BSON".to_string(), sink);
         if let Some(planner) = planner {

@@ -16,6 +16,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::connector::split::Split;
 use crate::connector::split::leaf_rows;
 use crate::connector::stored::StoredSplit;
 use crate::job::restore::RestoreObject;

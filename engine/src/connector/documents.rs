@@ -18,13 +18,13 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use super::SinkSpec;
 use super::document::{DocumentDecoder, infer_schema};
-use super::split::rows_in;
+use super::split::LeafReader;
 use crate::error::{Error, Result};
 use crate::runtime;
 
@@ -162,8 +162,7 @@ impl ExecutionPlan for DocumentScanExec {
             decoder: DocumentDecoder::try_new(self.schema())?,
             env: context.runtime_env(),
             output_rows: MetricBuilder::new(&self.metrics).output_rows(partition),
-            rows: self.input.execute(partition, context)?,
-            waiting: Vec::new(),
+            parts: LeafReader::new(self.input.execute(partition, context)?),
             open: None,
         };
         let batches = futures::stream::try_unfold(reader, |mut reader| async move {
@@ -181,8 +180,7 @@ struct PartReader {
     decoder: DocumentDecoder,
     env: Arc<RuntimeEnv>,
     output_rows: Count,
-    rows: SendableRecordBatchStream,
-    waiting: Vec<Part>,
+    parts: LeafReader<Part>,
     open: Option<BoxStream<'static, Result<RawDocumentBuf>>>,
 }
 
@@ -191,7 +189,7 @@ impl PartReader {
     async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             let Some(mut open) = self.open.take() else {
-                let Some(part) = self.next_part().await? else { return Ok(None) };
+                let Some(part) = self.parts.next().await? else { return Ok(None) };
                 self.open = Some(self.open_part(part).await?);
                 continue;
             };
@@ -208,14 +206,6 @@ impl PartReader {
             self.output_rows.add(documents.len());
             return self.decoder.decode(documents.iter().map(|document| document.as_bytes())).map(Some);
         }
-    }
-
-    async fn next_part(&mut self) -> Result<Option<Part>> {
-        while self.waiting.is_empty() {
-            let Some(rows) = self.rows.next().await else { return Ok(None) };
-            self.waiting.extend(rows_in::<Part>(&rows?)?);
-        }
-        Ok(self.waiting.pop())
     }
 
     async fn open_part(&mut self, part: Part) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {

@@ -1,15 +1,21 @@
-//! The tables which a job reads split by split: what a driver needs of each of them.
+//! The tables which a job reads split by split, BLOB and KAFKA, and what a driver needs of each of them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::catalog::TableProvider;
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session, TableProvider, TableProviderFactory};
+use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::logical_expr::{CreateExternalTable, Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
 use serde::{Deserialize, Serialize};
 
-use super::blob::{self, BlobSpec, BlobTable};
-use super::kafka::{self, KafkaSpec, KafkaTable};
-use super::split::Split;
-use crate::error::Result;
+use super::blob::{self, BLOB_SCHEMA, BlobScanExec, BlobSpec};
+use super::kafka::{self, KafkaScanExec, KafkaSpec};
+use super::split::{Split, deal, leaf_table};
+use crate::error::{Error, Result};
 use crate::job::manifest::{ManifestObject, group_splits};
 
 /// Description of a source; holds no client and no secret.
@@ -25,17 +31,12 @@ pub enum SourceSpec {
 impl SourceSpec {
     /// What `table` reads, if it is a source.
     pub fn of_table(table: &dyn TableProvider) -> Option<Self> {
-        let blob = table.downcast_ref::<BlobTable>().map(|table| Self::Blob(table.spec.clone()));
-        blob.or_else(|| table.downcast_ref::<KafkaTable>().map(|table| Self::Kafka(table.spec.clone())))
+        table.downcast_ref::<SourceTable>().map(|table| table.spec.clone())
     }
 
     /// The table of this source which reads exactly these splits, by partition.
     pub fn pinned_table(&self, tasks: &[Vec<Split>]) -> Arc<dyn TableProvider> {
-        let tasks = Some(tasks.to_vec());
-        match self.clone() {
-            Self::Blob(spec) => Arc::new(BlobTable { spec, tasks }),
-            Self::Kafka(spec) => Arc::new(KafkaTable { spec, tasks }),
-        }
+        Arc::new(SourceTable { spec: self.clone(), tasks: Some(tasks.to_vec()) })
     }
 
     /// What there is to read now, sorted by object and place.
@@ -49,8 +50,96 @@ impl SourceSpec {
         }
     }
 
+    /// The splits which there are now.
+    async fn list_splits(&self, env: &Arc<RuntimeEnv>) -> Result<Vec<Split>> {
+        match self {
+            Self::Blob(spec) => Ok(blob::list::list_input(env, spec).await?.iter().flat_map(ManifestObject::splits).collect()),
+            Self::Kafka(spec) => kafka::list_splits(spec).await,
+        }
+    }
+
     /// Whether the input grows while a job runs, so that a resumed one reads what it began with and no more.
     pub fn grows(&self) -> bool {
         matches!(self, Self::Kafka(_))
+    }
+}
+
+/// Makes the tables of one format for `CREATE EXTERNAL TABLE`.
+#[derive(Debug)]
+pub struct SourceTableFactory {
+    /// Name of the format.
+    pub format: &'static str,
+    /// What else to do where a table needs several locations, or what a location is.
+    pub one_location: &'static str,
+    /// Reads location and options.
+    pub read: fn(&str, &HashMap<String, String>) -> Result<SourceSpec>,
+}
+
+/// Makes BLOB tables.
+pub const BLOB_TABLES: SourceTableFactory = SourceTableFactory {
+    format: "BLOB",
+    one_location: "; use a glob to name several objects",
+    read: |location, options| BlobSpec::try_new(location, options).map(SourceSpec::Blob),
+};
+
+/// Makes KAFKA tables.
+pub const KAFKA_TABLES: SourceTableFactory = SourceTableFactory {
+    format: "KAFKA",
+    one_location: ", which names one topic",
+    read: |location, options| KafkaSpec::try_new(location, options).map(SourceSpec::Kafka),
+};
+
+#[async_trait]
+impl TableProviderFactory for SourceTableFactory {
+    async fn create(&self, _session: &dyn Session, command: &CreateExternalTable) -> DataFusionResult<Arc<dyn TableProvider>> {
+        let Self { format, one_location, read } = self;
+        let [location] = command.locations.as_slice() else {
+            return Err(Error::config(format!("a {format} table has one LOCATION{one_location}")).into());
+        };
+        if !command.schema.fields().is_empty() {
+            return Err(Error::config(format!("a {format} table has fixed columns; leave the column list out")).into());
+        }
+        Ok(Arc::new(SourceTable { spec: read(location, &command.options)?, tasks: None }))
+    }
+}
+
+/// A source as a table: objects, or a bounded scan of a topic's offsets between its starting and its ending ones. A job pins the splits
+/// which are still to be done, by partition; otherwise each scan lists.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SourceTable {
+    /// What the table reads.
+    pub spec: SourceSpec,
+    /// The splits to read in each partition, where a job has fixed them.
+    pub tasks: Option<Vec<Vec<Split>>>,
+}
+
+#[async_trait]
+impl TableProvider for SourceTable {
+    fn schema(&self) -> SchemaRef {
+        match &self.spec {
+            SourceSpec::Blob(_) => Arc::clone(&BLOB_SCHEMA),
+            SourceSpec::Kafka(spec) => kafka::table_schema(spec),
+        }
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let leaf = match &self.tasks {
+            Some(pinned) => leaf_table(pinned)?,
+            None => leaf_table(&deal(&self.spec.list_splits(session.runtime_env()).await?, session.config().target_partitions()))?,
+        };
+        Ok(match self.spec.clone() {
+            SourceSpec::Blob(spec) => Arc::new(BlobScanExec::try_new(leaf, spec, projection.cloned())?),
+            SourceSpec::Kafka(spec) => Arc::new(KafkaScanExec::try_new(leaf, spec, projection.cloned())?),
+        })
     }
 }

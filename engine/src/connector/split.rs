@@ -5,13 +5,16 @@
 //! of them; a leaf of our own with several partitions would be read whole by every task, silently doubling rows.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{RecordBatch, StringArray, cast::AsArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::ExecutionPlan;
+use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -132,11 +135,36 @@ pub fn leaf_rows<T: LeafRow>(plan: &dyn ExecutionPlan) -> Result<Option<Vec<Vec<
     memory.partitions().iter().map(rows_of).collect::<Result<Vec<_>>>().map(Some)
 }
 
+/// Reads the rows of one partition of a leaf, one after the other.
+pub(super) struct LeafReader<T> {
+    batches: SendableRecordBatchStream,
+    waiting: VecDeque<T>,
+}
+
+impl<T: LeafRow> LeafReader<T> {
+    /// Before the first row of `batches`.
+    pub(super) fn new(batches: SendableRecordBatchStream) -> Self {
+        Self { batches, waiting: VecDeque::new() }
+    }
+
+    /// The next row; `None` after the last.
+    ///
+    /// # Errors
+    /// As [`rows_in`] and the leaf.
+    pub(super) async fn next(&mut self) -> Result<Option<T>> {
+        while self.waiting.is_empty() {
+            let Some(rows) = self.batches.next().await else { return Ok(None) };
+            self.waiting.extend(rows_in::<T>(&rows?)?);
+        }
+        Ok(self.waiting.pop_front())
+    }
+}
+
 /// The rows in one batch of a leaf.
 ///
 /// # Errors
 /// Decode, when a row is none of this version.
-pub fn rows_in<T: LeafRow>(batch: &RecordBatch) -> Result<Vec<T>> {
+fn rows_in<T: LeafRow>(batch: &RecordBatch) -> Result<Vec<T>> {
     let column = batch.column(0).as_string_opt::<i32>().ok_or_else(|| Error::internal("the leaf of a scan has one text column"))?;
     let rows = column.iter().flatten().map(serde_json::from_str).collect::<serde_json::Result<Vec<_>>>();
     rows.map_err(|e| {

@@ -17,10 +17,11 @@ use super::group::{group_of, tell_group};
 use super::log::{BatchCommit, BatchOffsets, StreamLog};
 use super::plan::{Caps, go_on, next_ranges};
 use crate::cluster::client::Fleet;
+use crate::connector::kafka::KafkaSpec;
 use crate::connector::kafka::offsets::{Watermarks, current, starting};
 use crate::connector::kafka::spec::OffsetRange;
-use crate::connector::kafka::{KafkaSpec, KafkaTable};
 use crate::connector::receipt::SCHEMA_VERSION;
+use crate::connector::source::{SourceSpec, SourceTable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::run::Job;
 use crate::job::state::Commit;
@@ -113,10 +114,10 @@ impl Query {
         let mut found: Vec<KafkaSpec> = Vec::new();
         self.insert.input.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node
-                && let Some(table) = source_as_provider(&scan.source)?.downcast_ref::<KafkaTable>()
-                && !found.contains(&table.spec)
+                && let Some(SourceSpec::Kafka(spec)) = SourceSpec::of_table(source_as_provider(&scan.source)?.as_ref())
+                && !found.contains(&spec)
             {
-                found.push(table.spec.clone());
+                found.push(spec);
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
@@ -132,10 +133,10 @@ impl Query {
         let mut insert = self.insert.clone();
         let pinned = insert.input.as_ref().clone().transform_up_with_subqueries(|node| {
             let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
-            if source_as_provider(&scan.source)?.downcast_ref::<KafkaTable>().is_none() {
+            if !matches!(SourceSpec::of_table(source_as_provider(&scan.source)?.as_ref()), Some(SourceSpec::Kafka(_))) {
                 return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
             }
-            scan.source = provider_as_source(Arc::new(KafkaTable { spec: spec.clone(), tasks: None }));
+            scan.source = provider_as_source(Arc::new(SourceTable { spec: SourceSpec::Kafka(spec.clone()), tasks: None }));
             Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
         })?;
         insert.input = Arc::new(pinned.data);

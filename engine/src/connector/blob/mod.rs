@@ -16,19 +16,12 @@ pub mod scan;
 
 use std::sync::{Arc, LazyLock};
 
-use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use datafusion::catalog::{Session, TableProvider, TableProviderFactory};
-use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::{CreateExternalTable, Expr, TableType};
-use datafusion::physical_plan::ExecutionPlan;
 use serde::{Deserialize, Serialize};
 
 pub use self::decompress::Compression;
 pub use self::scan::BlobScanExec;
-use super::split::{Split, deal, leaf_table};
-use crate::error::{Error, Result};
-use crate::job::manifest::ManifestObject;
+use crate::error::Result;
 use crate::options::TableOptions;
 use crate::store::full_url;
 
@@ -108,60 +101,5 @@ impl BlobSpec {
         };
         options.finish()?;
         Ok(spec)
-    }
-}
-
-/// Makes BLOB tables for `CREATE EXTERNAL TABLE`.
-#[derive(Debug)]
-pub struct BlobTableFactory;
-
-#[async_trait]
-impl TableProviderFactory for BlobTableFactory {
-    async fn create(&self, _session: &dyn Session, command: &CreateExternalTable) -> DataFusionResult<Arc<dyn TableProvider>> {
-        let [location] = command.locations.as_slice() else {
-            return Err(Error::config("a BLOB table has one LOCATION; use a glob to name several objects").into());
-        };
-        if !command.schema.fields().is_empty() {
-            return Err(Error::config("a BLOB table has fixed columns; leave the column list out").into());
-        }
-        Ok(Arc::new(BlobTable { spec: BlobSpec::try_new(location, &command.options)?, tasks: None }))
-    }
-}
-
-/// Objects as a table. A job pins the splits which are still to be done, by partition; otherwise each scan lists.
-#[derive(Debug)]
-pub struct BlobTable {
-    /// What the table reads.
-    pub spec: BlobSpec,
-    /// The splits to read in each partition, where a job has fixed them.
-    pub tasks: Option<Vec<Vec<Split>>>,
-}
-
-#[async_trait]
-impl TableProvider for BlobTable {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&BLOB_SCHEMA)
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
-        &self,
-        session: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
-        _limit: Option<usize>,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let leaf = match &self.tasks {
-            Some(pinned) => leaf_table(pinned)?,
-            None => {
-                let objects = list::list_input(session.runtime_env(), &self.spec).await?;
-                let splits: Vec<Split> = objects.iter().flat_map(ManifestObject::splits).collect();
-                leaf_table(&deal(&splits, session.config().target_partitions()))?
-            }
-        };
-        Ok(Arc::new(BlobScanExec::try_new(leaf, self.spec.clone(), projection.cloned())?))
     }
 }

@@ -1,6 +1,5 @@
 //! The plan node which turns split rows into chunk rows. Before: one row per split; after: `RecordBatch`es of [`BLOB_SCHEMA`].
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,13 +17,12 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
-use futures::StreamExt;
 
 use super::chunk::{ChunkRun, Chunker};
 use super::decompress::decompress;
 use super::read::{BlockShape, BlockStream, read_range};
 use super::{BLOB_SCHEMA, BlobSpec, Boundary, Compression, OnCorrupt};
-use crate::connector::split::{Split, digest_id, rows_in};
+use crate::connector::split::{LeafReader, Split, digest_id};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::dead_letter::{DeadLetter, DeadLetterLog};
 use crate::store::{Location, locate};
@@ -133,8 +131,7 @@ impl ExecutionPlan for BlobScanExec {
             dead_letters: self.dead_letters.clone(),
             output_rows: MetricBuilder::new(&self.metrics).output_rows(partition),
             source_bytes: MetricBuilder::new(&self.metrics).counter("source_bytes", partition),
-            rows: self.input.execute(partition, context)?,
-            waiting: VecDeque::new(),
+            splits: LeafReader::new(self.input.execute(partition, context)?),
             open: None,
         };
         let batches = futures::stream::try_unfold(reader, |mut reader| async move {
@@ -161,8 +158,7 @@ struct SplitReader {
     dead_letters: Option<DeadLetterLog>,
     output_rows: Count,
     source_bytes: Count,
-    rows: SendableRecordBatchStream,
-    waiting: VecDeque<Split>,
+    splits: LeafReader<Split>,
     open: Option<OpenSplit>,
 }
 
@@ -171,7 +167,7 @@ impl SplitReader {
     async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             let Some(mut open) = self.open.take() else {
-                let Some(split) = self.next_split().await? else { return Ok(None) };
+                let Some(split) = self.splits.next().await? else { return Ok(None) };
                 self.open = self.open_split(split).await?;
                 continue;
             };
@@ -187,14 +183,6 @@ impl SplitReader {
                 return Ok(batch);
             }
         }
-    }
-
-    async fn next_split(&mut self) -> Result<Option<Split>> {
-        while self.waiting.is_empty() {
-            let Some(rows) = self.rows.next().await else { return Ok(None) };
-            self.waiting.extend(rows_in::<Split>(&rows?)?);
-        }
-        Ok(self.waiting.pop_front())
     }
 
     /// Starts reading a split; `None` if its object is corrupt and became a dead letter.

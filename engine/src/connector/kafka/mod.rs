@@ -19,17 +19,12 @@ pub mod spec;
 
 use std::sync::{Arc, LazyLock};
 
-use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
-use datafusion::catalog::{Session, TableProvider, TableProviderFactory};
-use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::{CreateExternalTable, Expr, TableType};
-use datafusion::physical_plan::ExecutionPlan;
 
 pub use self::scan::KafkaScanExec;
 pub use self::spec::KafkaSpec;
-use super::split::{Split, deal, digest_id, leaf_table};
-use crate::error::{Error, Result};
+use super::split::{Split, digest_id};
+use crate::error::Result;
 
 fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
@@ -98,58 +93,6 @@ pub fn parse_partition(object: &str) -> Option<(&str, i32)> {
 /// Id of the row whose first record is at `offset`: 32 hex digits, a pure function of topic, partition and offset (promise P2).
 pub fn row_id(topic: &str, partition: i32, offset: i64) -> String {
     digest_id(&["kafka", topic, &partition.to_string(), &offset.to_string()], 32)
-}
-
-/// Makes KAFKA tables for `CREATE EXTERNAL TABLE`.
-#[derive(Debug)]
-pub struct KafkaTableFactory;
-
-#[async_trait]
-impl TableProviderFactory for KafkaTableFactory {
-    async fn create(&self, _session: &dyn Session, command: &CreateExternalTable) -> DataFusionResult<Arc<dyn TableProvider>> {
-        let [location] = command.locations.as_slice() else {
-            return Err(Error::config("a KAFKA table has one LOCATION, which names one topic").into());
-        };
-        if !command.schema.fields().is_empty() {
-            return Err(Error::config("a KAFKA table has fixed columns; leave the column list out").into());
-        }
-        Ok(Arc::new(KafkaTable { spec: KafkaSpec::try_new(location, &command.options)?, tasks: None }))
-    }
-}
-
-/// A topic as a table: a bounded scan of the offsets between its starting and its ending ones. A job pins the splits which are
-/// still to be done, by partition; otherwise each scan asks the brokers.
-#[derive(Debug)]
-pub struct KafkaTable {
-    /// What the table reads.
-    pub spec: KafkaSpec,
-    /// The splits to read in each partition, where a job has fixed them.
-    pub tasks: Option<Vec<Vec<Split>>>,
-}
-
-#[async_trait]
-impl TableProvider for KafkaTable {
-    fn schema(&self) -> SchemaRef {
-        table_schema(&self.spec)
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
-        &self,
-        session: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
-        _limit: Option<usize>,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let leaf = match &self.tasks {
-            Some(pinned) => leaf_table(pinned)?,
-            None => leaf_table(&deal(&list_splits(&self.spec).await?, session.config().target_partitions()))?,
-        };
-        Ok(Arc::new(KafkaScanExec::try_new(leaf, self.spec.clone(), projection.cloned())?))
-    }
 }
 
 /// The splits which a table has now.

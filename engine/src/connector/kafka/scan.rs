@@ -1,6 +1,5 @@
 //! The plan node which turns split rows into chunks or records. Before: one row per split; after: `RecordBatch`es of the table.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,11 +15,10 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
-use futures::StreamExt;
 
 use super::read::RowStream;
 use super::{KafkaSpec, table_schema};
-use crate::connector::split::{Split, rows_in};
+use crate::connector::split::{LeafReader, Split};
 use crate::error::{Error, Result};
 use crate::telemetry::COUNTERS;
 
@@ -119,8 +117,7 @@ impl ExecutionPlan for KafkaScanExec {
             schema: self.schema(),
             output_rows: MetricBuilder::new(&self.metrics).output_rows(partition),
             source_bytes: MetricBuilder::new(&self.metrics).counter("source_bytes", partition),
-            rows: self.input.execute(partition, context)?,
-            waiting: VecDeque::new(),
+            splits: LeafReader::new(self.input.execute(partition, context)?),
             open: None,
         };
         let batches = futures::stream::try_unfold(reader, |mut reader| async move {
@@ -137,8 +134,7 @@ struct SplitReader {
     schema: SchemaRef,
     output_rows: Count,
     source_bytes: Count,
-    rows: SendableRecordBatchStream,
-    waiting: VecDeque<Split>,
+    splits: LeafReader<Split>,
     open: Option<RowStream>,
 }
 
@@ -156,17 +152,9 @@ impl SplitReader {
                 }
                 self.open = None;
             }
-            let Some(split) = self.next_split().await? else { return Ok(None) };
+            let Some(split) = self.splits.next().await? else { return Ok(None) };
             self.open = Some(RowStream::open(&self.spec, &split, Arc::clone(&self.schema))?);
         }
-    }
-
-    async fn next_split(&mut self) -> Result<Option<Split>> {
-        while self.waiting.is_empty() {
-            let Some(rows) = self.rows.next().await else { return Ok(None) };
-            self.waiting.extend(rows_in::<Split>(&rows?)?);
-        }
-        Ok(self.waiting.pop_front())
     }
 
     fn count(&self, batch: &RecordBatch) {
