@@ -3,7 +3,7 @@
 //! | place | holds |
 //! | --- | --- |
 //! | [`split`] | splits and the leaf of every scan |
-//! | [`source`] | what a driver needs of each source |
+//! | [`source`] | the table of each source, and what a driver needs of it |
 //! | [`blob`] | source: objects → chunks |
 //! | [`kafka`] | source: topics → chunks or records |
 //! | [`document`] | row → BSON document, and back; the one type table |
