@@ -11,6 +11,8 @@ use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{DdlStatement, DmlStatement, Expr, LogicalPlan, LogicalPlanBuilder, PlanType, ToStringifiedPlan, WriteOp};
 use datafusion::sql::parser::{DFParser, ExplainStatement, Statement};
 use datafusion::sql::sqlparser::ast::{Statement as SqlStatement, TableObject};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer, Whitespace};
 
 use crate::connector::documents::sample_schema;
 use crate::connector::sink::SinkTable;
@@ -48,6 +50,42 @@ pub fn substitute(text: &str, given: &HashMap<String, String>) -> Result<String>
 /// Config, with line and column.
 pub fn parse(text: &str) -> Result<Vec<Statement>> {
     Ok(DFParser::parse_sql(text)?.into_iter().collect())
+}
+
+/// The same statements without comments. Not printed from what was parsed: that leaves the options of tables out.
+fn without_comments(text: &str) -> Result<String> {
+    let tokens = Tokenizer::new(&GenericDialect {}, text).with_unescape(false).tokenize();
+    let tokens = tokens.map_err(|e| Error::config(format!("the statements cannot be read: {e}")))?;
+    let plain = tokens.iter().map(|token| match token {
+        Token::Whitespace(Whitespace::SingleLineComment { .. }) => "\n".to_string(),
+        Token::Whitespace(Whitespace::MultiLineComment(_)) => " ".to_string(),
+        token => token.to_string(),
+    });
+    Ok(plain.collect::<String>().trim().to_string())
+}
+
+/// Runs the statements of a job, whose variables are replaced, up to its INSERT; returns them as they ran, and that.
+///
+/// # Errors
+/// Config, when they do not end with an INSERT; else as [`plan()`].
+pub async fn plan_job(context: &SessionContext, text: &str) -> Result<(String, DmlStatement)> {
+    let statements = parse(text)?;
+    let whole = without_comments(text)?;
+    let mut insert: Option<DmlStatement> = None;
+    for parsed in statements {
+        if insert.is_some() {
+            return Err(Error::config("a job file ends with its INSERT; put what follows it into a file of its own"));
+        }
+        match plan(context, parsed).await? {
+            LogicalPlan::Dml(dml) => insert = Some(dml),
+            plan => {
+                context.execute_logical_plan(plan).await?.collect().await?;
+            }
+        }
+    }
+    let insert =
+        insert.ok_or_else(|| Error::config("a job file needs an INSERT INTO a MONGODB or BSON table; use `baler sql` for queries"))?;
+    Ok((whole, insert))
 }
 
 /// Plans one statement, or an EXPLAIN of it. An INSERT into a sink without declared columns takes those of its query; a query of
@@ -185,5 +223,15 @@ mod tests {
         assert_eq!(substitute("LOCATION '${INPUT}';", &given).unwrap(), "LOCATION 's3://b/it''s';");
         let error = substitute("${INPUTS_NOT_SET}", &given).unwrap_err().to_string();
         assert!(error.contains("--set INPUTS_NOT_SET") && error.contains("`INPUT`"), "{error}");
+    }
+
+    #[test]
+    fn statements_lose_their_comments_and_nothing_else() {
+        let text = "-- a comment\nCREATE EXTERNAL TABLE \"o\" STORED AS BLOB LOCATION 'it''s -- no comment' /* one */ OPTIONS ('blob.boundary' 'a\n\n b');\nSELECT 1";
+        let plain = without_comments(text).unwrap();
+        let kept =
+            "CREATE EXTERNAL TABLE \"o\" STORED AS BLOB LOCATION 'it''s -- no comment'   OPTIONS ('blob.boundary' 'a\n\n b');\nSELECT 1";
+        assert_eq!(plain, kept);
+        assert_eq!(parse(&plain).unwrap(), parse(text).unwrap());
     }
 }

@@ -16,6 +16,8 @@
 //! | `queries` | SQL on a fleet: the answers of one process; plans, options, functions; INSERT of joins and aggregates |
 //! | `defaults` | each default of the cluster which differs from Ballista's: what would go wrong without it |
 //! | `stream` | `baler stream`, whatever is killed |
+//! | `feed_audit` | `verify` of topics and of whole queries; old micro-batches folded |
+//! | `letters` | dead letters: kept, and tried again |
 //! | `read_back` | stored documents read by SQL |
 //! | `flight_sql` | SQL from other programs: a Python and a Java client on a fleet |
 //! | `restore` | the original objects come back, whatever is killed; what is damaged does not |
@@ -29,10 +31,12 @@ mod connection;
 mod damage;
 mod defaults;
 mod disk;
+mod feed_audit;
 mod fleet;
 mod flight_sql;
 mod kafka;
 mod kill;
+mod letters;
 mod queries;
 mod read_back;
 mod refusal;

@@ -329,29 +329,3 @@ fn a_driver_that_runs_while_its_query_is_rewound_is_fenced_off() {
     send(&topic, 1, 50..60);
     run.wait().expect_last_line(1, &["taken over"]);
 }
-
-#[test]
-fn a_record_which_no_document_can_hold_ends_the_query_or_becomes_a_dead_letter() {
-    let topic = Kafka::shared().topic(1, &[]);
-    let mut random = Random::new(3);
-    let huge: Vec<u8> = (0..17 << 20).map(|_| random.below(256) as u8).collect();
-    topic.send([(0, event(1)), (0, Record::new(huge)), (0, event(2))]);
-    let mut feed = Feed::new(&topic).with("kafka.framing", "length_prefixed");
-    feed.stream_call(&["--available-now"]).run().expect_last_line(1, &["cannot take document"]);
-    feed.name = "lenient".to_string();
-    feed.sink_options = vec![("bson.on_error", "dead_letter")];
-    feed.catch_up();
-    let state = feed.state().display().to_string();
-    let list = |more: &[&str]| {
-        let words = ["dead-letters", "list", "--job", "lenient", "--state", &state];
-        Baler::new(words.iter().chain(more).map(ToString::to_string)).run().expect_code(0).stdout
-    };
-    let text = list(&[]);
-    assert!(text.contains(&format!("kafka:{}/0 document ", topic.name)) && text.contains("\n1 dead letters"), "{text}");
-    let letters: serde_json::Value = serde_json::from_str(&list(&["--output", "json"])).unwrap();
-    let stored = feed.sink.read();
-    assert_eq!((letters.as_array().unwrap().len(), stored.ids().len()), (1, 2));
-    assert!(!stored.ids().contains(letters[0]["id"].as_str().unwrap()));
-    let nowhere = ["dead-letters", "list", "--job", "nowhere", "--state", &state];
-    Baler::new(nowhere).run().expect_one_line(2, &["nowhere"]);
-}

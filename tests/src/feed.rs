@@ -9,10 +9,11 @@ use bson::Document;
 use bson::spec::BinarySubtype;
 use flate2::Crc;
 use flate2::read::ZlibDecoder;
+use serde_json::Value;
 
 use crate::baler::{Baler, Finished};
 use crate::fleet::Fleet;
-use crate::job::{Sink, files, table};
+use crate::job::{Report, Sink, files, table};
 use crate::mongo::Collection;
 use crate::servers::Scratch;
 use crate::topic::{Record, Records, Topic};
@@ -82,9 +83,10 @@ impl<'a> Feed<'a> {
         self
     }
 
-    /// The same feed with a further option of the source.
+    /// The same feed with an option of the source.
     #[must_use]
     pub fn with(mut self, option: &'static str, value: impl ToString) -> Self {
+        self.options.retain(|(known, _)| *known != option);
         self.options.push((option, value.to_string()));
         self
     }
@@ -136,6 +138,24 @@ impl<'a> Feed<'a> {
     #[track_caller]
     pub fn catch_up(&self) -> Finished {
         self.stream_call(&["--available-now"]).run().expect_code(0)
+    }
+
+    /// Has the query or job verified, and returns the report.
+    #[track_caller]
+    pub fn verify(&self, more: &[&str], code: i32) -> Report {
+        let state = self.state().display().to_string();
+        let mut arguments = vec!["verify", "--job", &self.name, "--state", &state, "--output", "json"];
+        arguments.extend(more);
+        Report::of(&Baler::new(arguments).envs(&self.variables).run().expect_code(code))
+    }
+
+    /// `baler dead-letters <action> --output json` of the query or job.
+    #[track_caller]
+    pub fn dead_letters(&self, action: &str, code: i32) -> Value {
+        let state = self.state().display().to_string();
+        let arguments = ["dead-letters", action, "--job", &self.name, "--state", &state, "--output", "json"];
+        let finished = Baler::new(arguments).envs(&self.variables).run().expect_code(code);
+        serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("no JSON ({e}): {}", finished.stdout))
     }
 
     /// Batches with a file in this folder of the query's state: `offsets` or `commits`.

@@ -237,8 +237,7 @@ impl<'a> Job<'a> {
     /// Runs the deep verification and returns its report.
     #[track_caller]
     pub fn verify(&self, code: i32) -> Report {
-        let finished = self.verify_call().run().expect_code(code);
-        Report(serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("the report is no JSON ({e}): {}", finished.stdout)))
+        Report::of(&self.verify_call().run().expect_code(code))
     }
 
     /// Has a fleet do the verification, and returns the report.
@@ -247,8 +246,7 @@ impl<'a> Job<'a> {
         let url = fleet.url();
         let mut arguments = vec!["verify", "--job", &self.name, "--state", &self.state, "--output", "json", "--scheduler", &url];
         arguments.extend(deep.then_some("--deep"));
-        let finished = Baler::new(arguments).envs(&self.variables).run().expect_code(code);
-        Report(serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("the report is no JSON ({e}): {}", finished.stdout)))
+        Report::of(&Baler::new(arguments).envs(&self.variables).run().expect_code(code))
     }
 
     /// Asserts that everything of `expected` (URI → bytes) is stored once and verified: by `baler verify` and by the reader of these tests.
@@ -279,10 +277,24 @@ impl Default for Job<'_> {
 pub struct Report(pub Value);
 
 impl Report {
+    /// What a finished `baler verify` printed.
+    ///
+    /// # Panics
+    /// When that is no JSON.
+    #[track_caller]
+    pub fn of(finished: &Finished) -> Self {
+        Self(serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("the report is no JSON ({e}): {}", finished.stdout)))
+    }
+
+    /// One of its counts.
+    #[track_caller]
+    pub fn count(&self, name: &str) -> u64 {
+        self.0[name].as_u64().unwrap_or_else(|| panic!("no count `{name}` in {}", self.0))
+    }
+
     /// Missing, duplicate and mismatched documents.
     pub fn counts(&self) -> [u64; 3] {
-        ["missing", "duplicate", "mismatched"]
-            .map(|name| self.0[name].as_u64().unwrap_or_else(|| panic!("no count `{name}` in {}", self.0)))
+        ["missing", "duplicate", "mismatched"].map(|name| self.count(name))
     }
 }
 

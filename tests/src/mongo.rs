@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bson::{Document, doc};
 use futures::TryStreamExt;
-use mongodb::Client;
+use mongodb::options::IndexOptions;
+use mongodb::{Client, IndexModel};
 
 use crate::servers::{Server, free_port, random, random_name, run_folder, say};
 use crate::{block_on, cache, wait_until};
@@ -188,6 +189,20 @@ impl Collection<'_> {
     /// Puts a document there behind Baler's back.
     pub fn insert(&self, document: Document) {
         block_on(self.handle().insert_one(document)).expect("cannot insert a document");
+    }
+
+    /// Lets no two documents have the same value of `field` from now on.
+    pub fn require_distinct(&self, field: &str) {
+        let options = IndexOptions::builder().unique(true).name("distinct".to_string()).build();
+        let index = IndexModel::builder().keys(doc! { field: 1 }).options(options).build();
+        let handle = self.handle();
+        block_on(async { handle.create_index(index).await }).expect("cannot make an index");
+    }
+
+    /// Takes that rule back.
+    pub fn allow_equal(&self) {
+        let handle = self.handle();
+        block_on(async { handle.drop_index("distinct").await }).expect("cannot drop an index");
     }
 
     /// Removes one document behind Baler's back.

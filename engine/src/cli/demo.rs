@@ -14,7 +14,7 @@ use super::verify::print_report;
 use crate::error::{Error, Result};
 use crate::generate::{Compression, GenerateOptions, Shape};
 use crate::job::JobRef;
-use crate::job::verify::verify;
+use crate::job::verify::{Audited, verify};
 use crate::options::{format_bytes, parse_bytes};
 use crate::runtime::stop_signal;
 use crate::session::SessionParts;
@@ -70,7 +70,7 @@ async fn run_demo(args: &DemoArgs, parts: &SessionParts) -> Result<ExitCode> {
     print_outcome(&outcome, seconds);
 
     let started = Instant::now();
-    let report = verify(&context, None, &job, true).await?;
+    let report = verify(&context, None, Audited::job(&context.runtime_env(), &job).await?, true).await?;
     print_line(format!("3. verified it in {:.1} s", started.elapsed().as_secs_f64()));
     print_report(&report);
     if outcome.commit.records != records {

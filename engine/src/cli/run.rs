@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use clap::Args;
 use datafusion::execution::context::SessionContext;
-use datafusion::logical_expr::{DmlStatement, LogicalPlan};
+use datafusion::logical_expr::DmlStatement;
 use serde::Serialize;
 
 use super::jobs::cancel_waves;
@@ -117,23 +117,7 @@ pub(super) async fn plan_insert(
     text: &str,
     variables: &HashMap<String, String>,
 ) -> Result<(String, DmlStatement)> {
-    let statements = statement::parse(&statement::substitute(text, variables)?)?;
-    let whole = statements.iter().map(ToString::to_string).collect::<Vec<_>>().join(";\n");
-    let mut insert: Option<DmlStatement> = None;
-    for parsed in statements {
-        if insert.is_some() {
-            return Err(Error::config("a job file ends with its INSERT; put what follows it into a file of its own"));
-        }
-        match statement::plan(context, parsed).await? {
-            LogicalPlan::Dml(dml) => insert = Some(dml),
-            plan => {
-                context.execute_logical_plan(plan).await?.collect().await?;
-            }
-        }
-    }
-    let insert =
-        insert.ok_or_else(|| Error::config("a job file needs an INSERT INTO a MONGODB or BSON table; use `baler sql` for queries"))?;
-    Ok((whole, insert))
+    statement::plan_job(context, &statement::substitute(text, variables)?).await
 }
 
 /// Runs a prepared job with its progress on stderr.

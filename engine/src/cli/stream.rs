@@ -34,6 +34,10 @@ pub(super) struct StreamArgs {
     /// End when all is written which the topic holds now.
     #[arg(long)]
     available_now: bool,
+    /// How many micro-batches keep their own state files at least; older ones are folded into one file for so many. 0 folds none.
+    /// The default is some eight hours of triggers.
+    #[arg(long, env = "BALER_KEEP_BATCHES", default_value_t = 1000)]
+    keep_batches: u64,
     /// The scheduler of the fleet that does the work, df://host:50050; without one this process does.
     #[arg(long, env = "BALER_SCHEDULER")]
     scheduler: Option<String>,
@@ -65,7 +69,17 @@ pub(super) async fn run(args: StreamArgs, parts: &SessionParts, output: Output) 
     let context = parts.local()?;
     let (statement, insert) = plan_insert(&context, &text, &variables).await?;
     let (name, state, available_now) = (place.name, place.state, args.available_now);
-    let query = Query { context, fleet: fleet.clone(), name: name.clone(), state, statement, insert, trigger, available_now };
+    let query = Query {
+        context,
+        fleet: fleet.clone(),
+        name: name.clone(),
+        state,
+        statement,
+        insert,
+        trigger,
+        available_now,
+        keep_batches: args.keep_batches,
+    };
     let summary = tokio::select! {
         summary = query.run(|done| show_batch(&name, done)) => summary?,
         signal = stop_signal() => {

@@ -9,14 +9,15 @@ use super::{Output, print_json, print_line};
 use crate::cluster::client::Fleet;
 use crate::error::{Error, Result};
 use crate::job::JobRef;
-use crate::job::verify::{Report, verify, wave_name};
+use crate::job::verify::{Audited, Report, verify, wave_name};
 use crate::options::format_bytes;
 use crate::runtime::stop_signal;
 use crate::session::SessionParts;
+use crate::stream::audit::audited_query;
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// Name of the job.
+    /// Name of the job or streaming query.
     #[arg(long, env = "BALER_JOB")]
     job: String,
     /// Folder or bucket with the state of all jobs.
@@ -35,9 +36,14 @@ pub(super) async fn run(args: VerifyArgs, parts: &SessionParts, output: Output) 
         Some(url) => Some(Fleet::connect(url, parts).await?),
         None => None,
     };
-    let (context, job) = (parts.local()?, JobRef::try_new(&args.state, &args.job)?);
+    let context = parts.local()?;
+    let job = JobRef::try_new(&args.state, &args.job)?;
+    let audited = match audited_query(&context.runtime_env(), &job.state, &job.name).await? {
+        Some(query) => query,
+        None => Audited::job(&context.runtime_env(), &job).await?,
+    };
     let report = tokio::select! {
-        report = verify(&context, fleet.as_ref(), &job, args.deep) => report?,
+        report = verify(&context, fleet.as_ref(), audited, args.deep) => report?,
         signal = stop_signal() => {
             if let Some(fleet) = &fleet {
                 cancel_waves(fleet, &wave_name(&args.job)).await?;
@@ -59,8 +65,11 @@ pub(super) fn print_report(report: &Report) {
     if report.compared_bytes > 0 {
         print_line(format!("  {} compared with the source byte for byte", format_bytes(report.compared_bytes)));
     }
+    if report.expired > 0 {
+        print_line(format!("  {} splits were not compared: their topic does not hold all of their records any more", report.expired));
+    }
     if *foreign > 0 {
-        print_line(format!("  {foreign} documents there belong to no split of this job"));
+        print_line(format!("  {foreign} documents there belong to no split of it"));
     }
     report.findings.iter().for_each(|finding| print_line(format!("  ! {finding}")));
     print_line(if report.is_sound() { "  ✓ nothing lost, nothing doubled" } else { "  ✗ the job is not sound" });

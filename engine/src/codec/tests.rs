@@ -305,7 +305,7 @@ fn what_is_ours_begins_with_its_mark_and_version() {
         location: "file:///dump".into(),
         database: "a".into(),
         collection: "b".into(),
-        on_error: crate::connector::sink::OnError::Fail,
+        on_error: crate::job::dead_letter::OnError::Fail,
     });
     let mut bytes = Vec::new();
     put(&NodeSpec::Write { sink, job: Some(job()) }, &mut bytes).unwrap();

@@ -49,6 +49,7 @@ use self::documents::Part;
 use self::stored::StoredSplit;
 use crate::error::Result;
 use crate::job::JobRef;
+use crate::job::dead_letter::OnError;
 use crate::runtime;
 
 /// Description of a sink; holds no client and no secret, so it may travel in a plan.
@@ -90,8 +91,8 @@ impl SinkSpec {
     /// Whether a document which the sink refuses becomes a dead letter instead of an error.
     pub fn keeps_dead_letters(&self) -> bool {
         match self {
-            Self::Mongodb(spec) => spec.on_error == sink::OnError::DeadLetter,
-            Self::Bson(spec) => spec.on_error == sink::OnError::DeadLetter,
+            Self::Mongodb(spec) => spec.on_error == OnError::DeadLetter,
+            Self::Bson(spec) => spec.on_error == OnError::DeadLetter,
         }
     }
 

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::kafka::partition_object;
 use crate::error::{Error, Result};
 use crate::hex::to_hex;
 
@@ -27,9 +28,9 @@ pub struct Receipt {
     pub raw_bytes: u64,
     /// Sum of the documents' `compressed_size`, where they have that field.
     pub compressed_bytes: u64,
-    /// Lowest `byte_offset` of its documents, where they have that field.
+    /// Lowest `byte_offset` of its documents, or offset of a record, where they have such fields.
     pub first_byte: Option<u64>,
-    /// Byte after its last document: highest `byte_offset` + `original_size`.
+    /// What follows its last document: highest `byte_offset` + `original_size`, or `last_offset` + 1.
     pub next_byte: Option<u64>,
     /// Documents which an earlier attempt had stored.
     pub already_there: u64,
@@ -52,12 +53,14 @@ pub struct Receipt {
 pub struct DocumentFacts {
     /// `_id` as text.
     pub id: String,
-    /// `object`, or empty.
+    /// `object`, else `kafka:<topic>/<partition>`, or empty.
     pub object: String,
     /// `version`, or empty.
     pub version: String,
-    /// `byte_offset`, or -1.
+    /// `byte_offset`, else `first_offset` or `offset` of a topic, or -1.
     pub byte_offset: i64,
+    /// What follows the document in its object: `byte_offset` + `original_size`, or one more than `last_offset` or `offset`.
+    pub next_offset: i64,
     /// `records`, or 0.
     pub records: i64,
     /// `original_size`, or 0.
@@ -82,6 +85,7 @@ impl DocumentFacts {
         let broken = |e| Error::decode("stored bytes are not a BSON document").with_source(e);
         let document = RawDocument::from_bytes(document).map_err(broken)?;
         let mut facts = Self { byte_offset: -1, crc32: -1, ..Self::default() };
+        let (mut topic, mut partition, mut first, mut last) = (None, None, None, None);
         let mut fields = crc32fast::Hasher::new();
         for element in document {
             let (name, value) = element.map_err(broken)?;
@@ -95,17 +99,29 @@ impl DocumentFacts {
                 "original_size" => facts.original_size = whole(value).unwrap_or_default(),
                 "compressed_size" => facts.compressed_size = whole(value).unwrap_or_default(),
                 "crc32" => facts.crc32 = whole(value).unwrap_or(-1),
+                "topic" => topic = value.as_str(),
+                "partition" => partition = whole(value).and_then(|partition| i32::try_from(partition).ok()),
+                "first_offset" => first = whole(value),
+                "last_offset" => last = whole(value),
+                "offset" => (first, last) = (first.or(whole(value)), last.or(whole(value))),
                 _ => {}
             }
         }
         facts.fields = fields.finalize();
+        facts.next_offset = facts.byte_offset.saturating_add(facts.original_size);
+        if facts.object.is_empty()
+            && let (Some(topic), Some(partition), Some(first), Some(last)) = (topic, partition, first, last)
+        {
+            facts.object = partition_object(topic, partition);
+            (facts.byte_offset, facts.next_offset) = (first, last.saturating_add(1));
+        }
         if facts.id.is_empty() {
             return Err(Error::decode("a document has no _id"));
         }
         Ok(facts)
     }
 
-    /// Whether it carries its place in an object, as the standard document does.
+    /// Whether it carries its place in an object or a topic, as the standard documents do.
     pub fn has_place(&self) -> bool {
         !self.object.is_empty() && self.byte_offset >= 0
     }

@@ -15,7 +15,6 @@ use datafusion::physical_expr::expressions::col;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use serde::{Deserialize, Serialize};
 
 use super::SinkSpec;
 use super::documents::DocumentScanExec;
@@ -24,21 +23,6 @@ use super::write::WriteExec;
 use crate::error::{Error, Result};
 use crate::job::JobRef;
 use crate::runtime;
-
-/// What to do about a document which the sink refuses for good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnError {
-    /// Fail the job with an error that names the document.
-    Fail,
-    /// Name it in the dead letters and go on.
-    DeadLetter,
-}
-
-impl OnError {
-    /// The words of option `on_error`.
-    pub const WORDS: &[(&str, Self)] = &[("fail", Self::Fail), ("dead_letter", Self::DeadLetter)];
-}
 
 /// A sink as a table.
 #[derive(Debug)]

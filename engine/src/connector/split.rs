@@ -20,8 +20,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::blob::Compression;
+use super::blob::scan::document_id;
 use super::documents::Part;
-use super::kafka::parse_partition;
+use super::kafka::{parse_partition, row_id};
 use crate::error::{Error, Result};
 use crate::hex::to_hex;
 
@@ -52,9 +53,22 @@ impl Split {
         self.end - self.start
     }
 
+    /// The partition of a topic, if it is a range of one.
+    pub fn kafka_partition(&self) -> Option<i32> {
+        parse_partition(&self.object).map(|(_, partition)| partition)
+    }
+
+    /// The `_id` of the document which begins at `offset` of it (promise P2).
+    pub fn document_id(&self, offset: u64) -> String {
+        match parse_partition(&self.object) {
+            Some((topic, partition)) => row_id(topic, partition, offset as i64),
+            None => document_id(&self.object, &self.version, offset),
+        }
+    }
+
     /// Bytes to read, as far as is known before: those of a range of records are guessed.
     pub fn work_bytes(&self) -> u64 {
-        if parse_partition(&self.object).is_some() { (self.length() * RECORD_BYTES).max(RANGE_BYTES_MIN) } else { self.length() }
+        if self.kafka_partition().is_some() { (self.length() * RECORD_BYTES).max(RANGE_BYTES_MIN) } else { self.length() }
     }
 }
 

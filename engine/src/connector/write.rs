@@ -207,7 +207,7 @@ fn narrow_to_split(plan: &Arc<dyn ExecutionPlan>, split: &Split, log: &DeadLette
         return Ok(Arc::new(scan.with_input(input, log.clone())));
     }
     if let Some(scan) = plan.downcast_ref::<KafkaScanExec>() {
-        return Ok(Arc::new(scan.with_input(input)));
+        return Ok(Arc::new(scan.with_input(input, log.clone())));
     }
     let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
     Ok(Arc::clone(plan).replace_children(vec![input], options)?)
@@ -404,7 +404,7 @@ impl Totals {
         self.raw_bytes += facts.original_size;
         self.compressed_bytes += facts.compressed_size;
         if facts.has_place() {
-            let (first, next) = (facts.byte_offset as u64, (facts.byte_offset + facts.original_size) as u64);
+            let (first, next) = (facts.byte_offset as u64, facts.next_offset as u64);
             self.range = Some(self.range.map_or((first, next), |(low, high)| (low.min(first), high.max(next))));
         }
         self.digest.add(facts);

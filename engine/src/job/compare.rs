@@ -1,17 +1,20 @@
 //! `verify --deep`: the documents of one split against the bytes of its source.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use ::bson::RawDocumentBuf;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
+use super::compare_records::compare_records;
 use super::payload::raw_bytes;
 use crate::connector::SinkSpec;
 use crate::connector::blob::read::{Block, BlockShape, BlockStream};
-use crate::connector::blob::scan::{document_id, open_split};
+use crate::connector::blob::scan::open_split;
+use crate::connector::kafka::KafkaSpec;
 use crate::connector::receipt::DocumentFacts;
 use crate::connector::split::Split;
 use crate::error::Result;
@@ -25,8 +28,11 @@ pub(super) struct Sound {
     pub split: Split,
     /// In order of offset.
     pub documents: Vec<DocumentFacts>,
-    /// Whether these documents must reach to the end of the object if it is one compressed stream.
-    pub ends_object: bool,
+    /// Whether they must hold all there is: every record of a range, or the bytes up to the end of an object that is one compressed
+    /// stream.
+    pub holds_all: bool,
+    /// How the topic is read, if the split is a range of one.
+    pub topic: Option<Arc<KafkaSpec>>,
 }
 
 /// What the comparison of one split found.
@@ -38,6 +44,8 @@ pub struct Compared {
     pub missing: u64,
     /// Documents whose content is not the source's.
     pub mismatched: u64,
+    /// Splits which could not be compared, because their topic does not hold all of their records any more.
+    pub expired: u64,
     /// All of them, in words.
     pub findings: Vec<String>,
 }
@@ -50,7 +58,10 @@ const FETCH_DOCS: usize = 32;
 /// # Errors
 /// What the stores answer.
 pub(super) async fn compare_split(sink: &SinkSpec, env: &Arc<RuntimeEnv>, sound: Sound) -> Result<Compared> {
-    let Sound { split, documents, ends_object } = sound;
+    if let Some(topic) = sound.topic.clone() {
+        return compare_records(sink, env, sound, &topic).await;
+    }
+    let Sound { split, documents, holds_all, topic: _ } = sound;
     let mut compared = Compared::default();
     // Only a split which begins at 0 can be compressed, and a stream has to be decoded from its beginning.
     let from = if split.start == 0 { 0 } else { documents.first().map_or(split.size, |first| first.byte_offset as u64) };
@@ -61,38 +72,80 @@ pub(super) async fn compare_split(sink: &SinkSpec, env: &Arc<RuntimeEnv>, sound:
     let shape = BlockShape { headroom: 0, block_bytes: 4 << 20 };
     let (blocks, _) = open_split(location, &split, from, shape).await?;
     let mut source = SourceCursor { blocks, block: None, position: from, is_at_end: false };
-    // A dump is read as one stream in its own order; a server is asked for a few documents at a time.
-    let group = if matches!(sink, SinkSpec::Bson(_)) { documents.len().max(1) } else { FETCH_DOCS };
-    for wanted in documents.chunks(group) {
-        let ids: Vec<String> = wanted.iter().map(|facts| facts.id.clone()).collect();
-        let (sink, env_io, part) = (sink.clone(), Arc::clone(env), split.id.clone());
-        let mut stored = runtime::spawn_io(async move { sink.fetch(&env_io, &part, &ids).await })?.join().await??;
-        let mut early: HashMap<String, RawDocumentBuf> = HashMap::new();
-        for facts in wanted {
-            while !early.contains_key(&facts.id) {
-                let Some(document) = stored.try_next().await? else { break };
-                early.insert(DocumentFacts::read(document.as_bytes())?.id, document);
-            }
-            let Some(document) = early.remove(&facts.id) else {
-                compared.missing += 1;
-                compared.findings.push(format!("{}: document {} is not stored any more", split.object, facts.id));
-                continue;
-            };
-            match compare_document(&split, facts, &document, &mut source).await? {
-                Some(finding) => {
-                    compared.mismatched += 1;
-                    compared.findings.push(finding);
-                }
-                None => compared.bytes += facts.original_size as u64,
-            }
+    let mut stored = StoredDocuments::new(sink, env, &split, documents);
+    while let Some((facts, document)) = stored.next().await? {
+        let Some(document) = document else {
+            compared.note_missing(format!("{}: document {} is not stored any more", split.object, facts.id));
+            continue;
+        };
+        match compare_document(&split, &facts, &document, &mut source).await? {
+            Some(finding) => compared.note_mismatched(finding),
+            None => compared.bytes += facts.original_size as u64,
         }
     }
     // How long a compressed object is tells only its decoder, so only here can an end that is missing be seen.
-    if ends_object && source.bytes_here().await?.is_some() {
-        compared.missing += 1;
-        compared.findings.push(format!("{}: the bytes from {} on are in no document", split.object, source.position));
+    if holds_all && source.bytes_here().await?.is_some() {
+        compared.note_missing(format!("{}: the bytes from {} on are in no document", split.object, source.position));
     }
     Ok(compared)
+}
+
+/// The documents of a split with their payload, in order of offset.
+pub(super) struct StoredDocuments {
+    sink: SinkSpec,
+    env: Arc<RuntimeEnv>,
+    part: String,
+    wanted: VecDeque<DocumentFacts>,
+    /// Of these, how many still come from `stored`.
+    open: usize,
+    stored: BoxStream<'static, Result<RawDocumentBuf>>,
+    /// What came before it was asked for.
+    early: HashMap<String, RawDocumentBuf>,
+}
+
+impl StoredDocuments {
+    pub(super) fn new(sink: &SinkSpec, env: &Arc<RuntimeEnv>, split: &Split, documents: Vec<DocumentFacts>) -> Self {
+        let (stored, early) = (futures::stream::empty().boxed(), HashMap::new());
+        Self { sink: sink.clone(), env: Arc::clone(env), part: split.id.clone(), wanted: documents.into(), open: 0, stored, early }
+    }
+
+    /// The next document, or `None` in its place if it is not stored any more; `None` after the last.
+    pub(super) async fn next(&mut self) -> Result<Option<(DocumentFacts, Option<RawDocumentBuf>)>> {
+        if self.open == 0 && !self.wanted.is_empty() {
+            self.fetch().await?;
+        }
+        let Some(facts) = self.wanted.pop_front() else { return Ok(None) };
+        self.open -= 1;
+        while !self.early.contains_key(&facts.id) {
+            let Some(document) = self.stored.try_next().await? else { break };
+            self.early.insert(DocumentFacts::read(document.as_bytes())?.id, document);
+        }
+        let document = self.early.remove(&facts.id);
+        Ok(Some((facts, document)))
+    }
+
+    async fn fetch(&mut self) -> Result<()> {
+        // A dump is read as one stream in its own order; a server is asked for a few documents at a time.
+        let group = if matches!(self.sink, SinkSpec::Bson(_)) { self.wanted.len() } else { FETCH_DOCS.min(self.wanted.len()) };
+        let ids: Vec<String> = self.wanted.iter().take(group).map(|facts| facts.id.clone()).collect();
+        let (sink, env, part) = (self.sink.clone(), Arc::clone(&self.env), self.part.clone());
+        self.stored = runtime::spawn_io(async move { sink.fetch(&env, &part, &ids).await })?.join().await??;
+        self.early.clear();
+        self.open = group;
+        Ok(())
+    }
+}
+
+impl Compared {
+    pub(super) fn note_missing(&mut self, finding: String) {
+        self.missing += 1;
+        self.findings.push(finding);
+    }
+
+    pub(super) fn note_mismatched(&mut self, finding: String) {
+        self.mismatched += 1;
+        self.findings.push(finding);
+    }
 }
 
 /// What is wrong with one document, if anything.
@@ -103,7 +156,7 @@ async fn compare_document(
     source: &mut SourceCursor,
 ) -> Result<Option<String>> {
     let name = format!("{} byte {}: document {}", split.object, facts.byte_offset, facts.id);
-    if facts.id != document_id(&split.object, &split.version, facts.byte_offset as u64) {
+    if facts.id != split.document_id(facts.byte_offset as u64) {
         return Ok(Some(format!("{name} does not have the _id of its place")));
     }
     let raw = match raw_bytes(document, facts) {

@@ -95,6 +95,52 @@ impl StateFolder {
         Ok(files.into_iter().map(|meta| meta.location).filter(|path| path.extension() == Some("json")).collect())
     }
 
+    /// Removes files; those which are not there are no error.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub(crate) async fn remove(&self, names: Vec<String>) -> Result<()> {
+        let files = names.iter().map(|name| self.place.join(name).path).collect();
+        self.remove_paths(files).await
+    }
+
+    /// Removes the folder with all that is in it.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub(crate) async fn remove_all(&self) -> Result<()> {
+        if self.place.uri.starts_with("file://") {
+            // An object store has no folders, a file system would keep empty ones.
+            let folder = PathBuf::from(format!("/{}", self.place.path));
+            let removed = runtime::spawn_blocking(move || match std::fs::remove_dir_all(&folder) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                removed => removed.map_err(|e| Error::permanent(format!("cannot remove {}: {e}", folder.display()))),
+            })?;
+            return removed.join().await?;
+        }
+        let folder = self.place.clone();
+        let listed = runtime::spawn_io(async move {
+            let listed: object_store::Result<Vec<_>> = folder.store.list(Some(&folder.path)).try_collect().await;
+            listed.map_err(|e| store_error("listing", &folder.uri, &e))
+        })?;
+        let files = listed.join().await??;
+        self.remove_paths(files.into_iter().map(|meta| meta.location).collect()).await
+    }
+
+    async fn remove_paths(&self, files: Vec<object_store::path::Path>) -> Result<()> {
+        let folder = self.place.clone();
+        runtime::spawn_io(async move {
+            let files = futures::stream::iter(files.into_iter().map(Ok)).boxed();
+            let removed = folder.store.delete_stream(files).try_for_each(|_path| async { Ok(()) });
+            match removed.await {
+                Err(object_store::Error::NotFound { .. }) => Ok(()),
+                removed => removed.map_err(|e| store_error("removing files of", &folder.uri, &e)),
+            }
+        })?
+        .join()
+        .await?
+    }
+
     /// All files of a folder, in no order.
     ///
     /// # Errors

@@ -135,6 +135,17 @@ impl Manifest {
         self.objects.iter().flat_map(|object| object.splits.iter().map(|split| split.id.clone())).collect()
     }
 
+    /// Refuses a job whose documents cannot be traced to their source.
+    ///
+    /// # Errors
+    /// Config, when it did not run split by split.
+    pub fn check_by_split(&self) -> Result<()> {
+        if self.by_split {
+            return Ok(());
+        }
+        Err(Error::config(format!("job `{}` did not run split by split, so its documents cannot be traced to their source", self.job)))
+    }
+
     /// Refuses to go on with a job that has become another one.
     ///
     /// # Errors

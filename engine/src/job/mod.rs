@@ -8,15 +8,17 @@
 //! | [`dead_letter`] | pieces of input which could not be written |
 //! | [`run`] | the driver: plan → manifest → write → commit; resumes |
 //! | `waves` | how the driver writes on a fleet: waves of splits until each has its receipt |
+//! | [`retry`] | what became a dead letter, once more |
 //! | [`verify`] | the auditor: manifest, receipts and stored documents against each other and the source |
 //! | [`settle`] | its work on one split, as the executors of a fleet do it |
-//! | `compare` | its deep part: one split's documents against the bytes of the source |
+//! | `compare`, `compare_records` | its deep part: one split's documents against the bytes, or the records, of the source |
 //! | [`restore`] | the original objects, written back |
 //! | `payload` | one stored document → its bytes, proven |
 //! | [`item`] | the plan node of `restore` and `verify`: one answer an item |
 //! | `dispatch` | all items of it, here or on a fleet |
 
 mod compare;
+mod compare_records;
 pub mod dead_letter;
 mod dispatch;
 pub mod folder;
@@ -24,6 +26,7 @@ pub mod item;
 pub mod manifest;
 mod payload;
 pub mod restore;
+pub mod retry;
 pub mod run;
 pub mod settle;
 pub mod state;

@@ -76,8 +76,11 @@ impl Task for VerifyTask {
             return Ok(SettledSplit { split: id, is_sound: false, raw_bytes: 0, compared: Compared::default() });
         };
         let raw_bytes = documents.iter().map(|facts| facts.original_size as u64).sum();
-        let compared =
-            if self.deep { compare_split(&self.source, env, Sound { split, documents, ends_object }).await? } else { Compared::default() };
+        let compared = if self.deep {
+            compare_split(&self.source, env, Sound { split, documents, holds_all: ends_object, topic: None }).await?
+        } else {
+            Compared::default()
+        };
         Ok(SettledSplit { split: id, is_sound: true, raw_bytes, compared })
     }
 }

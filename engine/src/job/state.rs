@@ -142,6 +142,30 @@ impl JobState {
         self.folder.read_all("dead-letters").await
     }
 
+    /// Forgets that these splits are done: the commit, their receipts and their dead letters, in this order. Idempotent.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn forget(&self, splits: &[String]) -> Result<()> {
+        self.folder.remove(vec!["commit.json".to_string()]).await?;
+        self.folder.remove(splits.iter().map(|split| format!("receipts/{split}.json")).collect()).await?;
+        let is_of = |path: &object_store::path::Path| {
+            let split = path.filename().and_then(|name| name.rsplit_once('-')).map(|(split, _number)| split);
+            split.is_some_and(|split| splits.iter().any(|known| known == split))
+        };
+        let letters = self.folder.list("dead-letters").await?;
+        let names = letters.iter().filter(|path| is_of(path)).filter_map(|path| Some(format!("dead-letters/{}", path.filename()?)));
+        self.folder.remove(names.collect()).await
+    }
+
+    /// Removes all files of the job. Idempotent.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn remove(&self) -> Result<()> {
+        self.folder.remove_all().await
+    }
+
     /// The commit, if the job is done.
     ///
     /// # Errors

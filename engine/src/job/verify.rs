@@ -22,12 +22,11 @@ use super::JobRef;
 use super::compare::{Compared, Sound, compare_split};
 use super::dead_letter::DeadLetter;
 use super::dispatch::perform_on_fleet;
-use super::manifest::Manifest;
 use super::settle::{AuditedSplit, SettledSplit, VerifyTask};
 use super::state::JobState;
 use crate::cluster::client::Fleet;
 use crate::connector::blob::Compression;
-use crate::connector::blob::scan::document_id;
+use crate::connector::kafka::KafkaSpec;
 use crate::connector::receipt::{DocumentDigest, DocumentFacts, Receipt};
 use crate::connector::source::SourceSpec;
 use crate::connector::split::Split;
@@ -64,6 +63,8 @@ pub struct Report {
     pub dead_letters: u64,
     /// Documents at the target which are no part of this job.
     pub foreign: u64,
+    /// Splits which could not be compared, because their topic does not hold all of their records any more (deep).
+    pub expired: u64,
     /// Source bytes which were compared (deep).
     pub compared_bytes: u64,
     /// The first findings, in words.
@@ -101,41 +102,82 @@ impl Report {
         self.compared_bytes += compared.bytes;
         self.missing += compared.missing;
         self.mismatched += compared.mismatched;
+        self.expired += compared.expired;
         compared.findings.into_iter().for_each(|finding| self.note(finding));
     }
 }
 
-/// Audits a job, on `fleet` or in this process. Reads only.
+/// What is audited: the splits of a job, or of all micro-batches of a query, and what their receipts say.
+#[derive(Debug)]
+pub struct Audited {
+    /// Name of the job or query.
+    pub name: String,
+    /// Whether all of it is committed.
+    pub committed: bool,
+    /// Its splits, by object and place.
+    pub splits: Vec<Split>,
+    /// Receipts by split.
+    pub receipts: HashMap<String, Receipt>,
+    /// Dead letters of all of them.
+    pub letters: Vec<DeadLetter>,
+    /// Where the documents are.
+    pub sink: SinkSpec,
+    /// Whether every byte or record of the input must be in a document.
+    pub keeps_every_row: bool,
+    /// How the topic was read, by split, where it was one.
+    pub topics: HashMap<String, Arc<KafkaSpec>>,
+    /// What is wrong with the whole, in words: each is something missing.
+    pub gaps: Vec<String>,
+}
+
+impl Audited {
+    /// A job, from its state.
+    ///
+    /// # Errors
+    /// Config, when there is no such job or its documents do not carry their place; else what the store answers.
+    pub async fn job(env: &RuntimeEnv, job: &JobRef) -> Result<Self> {
+        let state = JobState::open(env, job)?;
+        let manifest = state.manifest().await?;
+        let manifest = manifest.ok_or_else(|| Error::config(format!("there is no job or query `{}` at {}", job.name, state.uri())))?;
+        manifest.check_by_split()?;
+        let splits = manifest.splits();
+        let topics = match &manifest.source {
+            Some(SourceSpec::Kafka(spec)) => {
+                let spec = Arc::new(spec.clone());
+                splits.iter().map(|split| (split.id.clone(), Arc::clone(&spec))).collect()
+            }
+            _ => HashMap::new(),
+        };
+        Ok(Self {
+            name: job.name.clone(),
+            committed: state.commit().await?.is_some(),
+            splits,
+            receipts: state.receipts().await?,
+            letters: state.dead_letters().await?,
+            sink: manifest.sink,
+            keeps_every_row: manifest.keeps_every_row,
+            topics,
+            gaps: Vec::new(),
+        })
+    }
+}
+
+/// Audits a job or query, on `fleet` or in this process. Reads only.
 ///
 /// # Errors
-/// Config, when there is no such job or its documents do not carry their place; else what the stores answer. Findings are
-/// no errors: they are in the report.
-pub async fn verify(context: &SessionContext, fleet: Option<&Fleet>, job: &JobRef, deep: bool) -> Result<Report> {
+/// What the stores answer. Findings are no errors: they are in the report.
+pub async fn verify(context: &SessionContext, fleet: Option<&Fleet>, audited: Audited, deep: bool) -> Result<Report> {
     let env = context.runtime_env();
-    let state = JobState::open(&env, job)?;
-    let manifest = state.manifest().await?;
-    let manifest = manifest.ok_or_else(|| Error::config(format!("there is no job `{}` at {}", job.name, state.uri())))?;
-    if !manifest.by_split {
-        return Err(Error::config(format!(
-            "job `{}` did not run split by split, so its documents cannot be traced to their source",
-            job.name
-        )));
-    }
-    if manifest.source.as_ref().is_some_and(SourceSpec::grows) {
-        return Err(Error::config(format!("job `{}` reads a topic, which `baler verify` does not audit yet", job.name)));
-    }
-    let receipts = state.receipts().await?;
-    let letters = state.dead_letters().await?;
-    let mut report = Report { job: job.name.clone(), committed: state.commit().await?.is_some(), ..Report::default() };
+    let mut report = Report { job: audited.name.clone(), committed: audited.committed, ..Report::default() };
     if !report.committed {
-        report.note("the job is not committed; run it again to complete it".to_string());
+        report.note("it is not committed; run it again to complete it".to_string());
     }
-    let splits = manifest.splits();
-    report.splits = splits.len() as u64;
-    report.dead_letters = letters.len() as u64;
-    let audits = audit_receipts(&mut report, &manifest, &splits, receipts, &letters);
-    let mut walk = Walk::new(&splits, audits, manifest.keeps_every_row);
-    let sink = manifest.sink;
+    audited.gaps.iter().for_each(|gap| report.missing(1, gap.clone()));
+    report.splits = audited.splits.len() as u64;
+    report.dead_letters = audited.letters.len() as u64;
+    let audits = audit_receipts(&mut report, &audited);
+    let mut walk = Walk::new(&audited.splits, audits, audited.keeps_every_row);
+    let sink = audited.sink;
     let seen = match fleet {
         Some(fleet) => Some(settle_on_fleet(fleet, &mut report, &mut walk, &sink, deep).await?),
         None => None,
@@ -187,23 +229,20 @@ async fn settle_on_fleet(fleet: &Fleet, report: &mut Report, walk: &mut Walk, si
 struct Audit {
     split: Split,
     receipt: Receipt,
+    /// How its topic is read, if it is a range of one.
+    topic: Option<Arc<KafkaSpec>>,
 }
 
-/// Receipts against the manifest: each split has one, and together they cover each object.
-fn audit_receipts(
-    report: &mut Report,
-    manifest: &Manifest,
-    splits: &[Split],
-    mut receipts: HashMap<String, Receipt>,
-    letters: &[DeadLetter],
-) -> Vec<Audit> {
+/// Receipts against the splits: each has one, and together they cover each object.
+fn audit_receipts(report: &mut Report, audited: &Audited) -> Vec<Audit> {
+    let Audited { splits, receipts, letters, keeps_every_row, topics, .. } = audited;
     let mut audits = Vec::new();
     let mut next: BTreeMap<&str, u64> = BTreeMap::new();
     let mut excused: HashSet<&str> =
         letters.iter().filter(|letter| letter.byte_offset.is_some()).map(|letter| letter.split.as_str()).collect();
     for split in splits {
         let covered = next.entry(&split.object).or_default();
-        let Some(receipt) = receipts.remove(&split.id) else {
+        let Some(receipt) = receipts.get(&split.id) else {
             report.missing(1, format!("{} bytes {}–{}: no receipt", split.object, split.start, split.end));
             *covered = split.end;
             continue;
@@ -213,7 +252,12 @@ fn audit_receipts(
             excused.insert(&split.id);
         }
         if let (Some(first), Some(end)) = (receipt.first_byte, receipt.next_byte) {
-            if manifest.keeps_every_row && receipt.dead_letters == 0 {
+            if split.kafka_partition().is_some() {
+                // Not every offset has a record, so a receipt may cover less than its range, and never more.
+                if first < split.start || end > split.end {
+                    report.mismatched(format!("{}: receipt {} reaches over its range of offsets", split.object, split.id));
+                }
+            } else if *keeps_every_row && receipt.dead_letters == 0 {
                 if first > *covered {
                     report.missing(1, format!("{}: bytes {covered}–{first} are in no document", split.object));
                 } else if first < *covered {
@@ -222,16 +266,17 @@ fn audit_receipts(
             }
             *covered = end;
         }
-        audits.push(Audit { split: split.clone(), receipt });
+        audits.push(Audit { split: split.clone(), receipt: receipt.clone(), topic: topics.get(&split.id).cloned() });
     }
     for split in splits {
-        let is_last = split.end == split.size && split.compression == Compression::None;
+        let is_last = split.end == split.size && split.compression == Compression::None && split.kafka_partition().is_none();
         let covered = next.get(split.object.as_str()).copied().unwrap_or_default();
-        if is_last && manifest.keeps_every_row && covered != split.size && !excused.contains(split.id.as_str()) {
+        if is_last && *keeps_every_row && covered != split.size && !excused.contains(split.id.as_str()) {
             report.missing(1, format!("{}: bytes {covered}–{} are in no document", split.object, split.size));
         }
     }
-    for receipt in receipts.values() {
+    let known: HashSet<&str> = splits.iter().map(|split| split.id.as_str()).collect();
+    for receipt in receipts.values().filter(|receipt| !known.contains(receipt.split.as_str())) {
         report.mismatched(format!("receipt {} belongs to no split of the manifest", receipt.split));
     }
     audits
@@ -301,7 +346,7 @@ impl Walk {
             (split.object.clone(), object)
         });
         let mut objects: HashMap<String, WalkedObject> = objects.collect();
-        for (index, Audit { split, receipt }) in audits.iter().enumerate() {
+        for (index, Audit { split, receipt, .. }) in audits.iter().enumerate() {
             if let (Some(first), Some(end), Some(object)) = (receipt.first_byte, receipt.next_byte, objects.get_mut(&split.object)) {
                 object.ranges.push((first, end, index));
             }
@@ -312,12 +357,14 @@ impl Walk {
         Self { audits, objects, open: HashMap::new(), is_settled, next: 0, keeps_every_row, comes_again: false, is_seen }
     }
 
-    /// Splits which can be settled by themselves, with their index: those whose receipt has a digest of all their documents.
+    /// Splits which can be settled by themselves, with their index: those whose receipt has a digest of all their documents. Those
+    /// of topics are left to the walk: their documents do not name each other, because offsets have gaps.
     fn to_settle(&self) -> Vec<(usize, AuditedSplit)> {
-        let audits = self.audits.iter().enumerate().filter(|(_, audit)| audit.receipt.dead_letters == 0);
+        let is_alone = |audit: &Audit| audit.receipt.dead_letters == 0 && audit.topic.is_none();
+        let audits = self.audits.iter().enumerate().filter(|(_, audit)| is_alone(audit));
         let audited = audits.filter_map(|(index, audit)| {
             let stored = StoredSplit::of_receipt(&audit.receipt)?;
-            Some((index, AuditedSplit { split: audit.split.clone(), stored, ends_object: self.ends_object(audit) }))
+            Some((index, AuditedSplit { split: audit.split.clone(), stored, ends_object: self.holds_all(audit) }))
         });
         audited.collect()
     }
@@ -328,8 +375,8 @@ impl Walk {
         self.audits[index].receipt.documents
     }
 
-    fn ends_object(&self, Audit { split, receipt }: &Audit) -> bool {
-        self.keeps_every_row && receipt.dead_letters == 0 && split.end == split.size
+    fn holds_all(&self, Audit { split, receipt, topic }: &Audit) -> bool {
+        self.keeps_every_row && receipt.dead_letters == 0 && (topic.is_some() || split.end == split.size)
     }
 
     /// Takes a stored document; gives its split if it was the last one of it.
@@ -346,7 +393,7 @@ impl Walk {
             report.mismatched(format!("{}: document {} at byte {offset} has no receipt", facts.object, facts.id));
             return None;
         };
-        if self.comes_again && self.is_seen[index] && facts.id == document_id(&facts.object, &facts.version, offset) {
+        if self.comes_again && self.is_seen[index] && facts.id == self.audits[index].split.document_id(offset) {
             return None;
         }
         if self.is_settled[index] || self.open.get(&index).is_some_and(|found| found.contains_key(&facts.byte_offset)) {
@@ -371,10 +418,10 @@ impl Walk {
     fn settle(&mut self, report: &mut Report, index: usize) -> Sound {
         self.is_settled[index] = true;
         let documents = self.open.remove(&index).unwrap_or_default();
-        let Audit { split, receipt } = &self.audits[index];
+        let Audit { split, receipt, topic } = &self.audits[index];
         let mut found: Vec<DocumentFacts> = Vec::with_capacity(documents.len());
         for facts in documents.into_values() {
-            if found.last().is_some_and(|last| last.byte_offset + last.original_size > facts.byte_offset) {
+            if found.last().is_some_and(|last| last.next_offset > facts.byte_offset) {
                 let (object, offset) = (&split.object, facts.byte_offset);
                 report.duplicate(1, format!("{object}: bytes from {offset} on are in two documents, one is {}", facts.id));
                 continue;
@@ -386,7 +433,7 @@ impl Walk {
         let (count, expected) = (found.len() as u64, receipt.documents);
         let mut digest = DocumentDigest::default();
         found.iter().for_each(|facts| digest.add(facts));
-        let mut ends_object = self.ends_object(&self.audits[index]);
+        let mut holds_all = self.holds_all(&self.audits[index]);
         if let (Some(first), Some(end)) = (receipt.first_byte, receipt.next_byte) {
             let place = format!("{} bytes {first}–{end}", split.object);
             if count < expected {
@@ -396,9 +443,9 @@ impl Walk {
             }
         } else if expected > 0 {
             report.mismatched(format!("receipt {}: its documents do not carry their place", split.id));
-            ends_object = false;
+            holds_all = false;
         }
-        Sound { split: split.clone(), documents: found, ends_object }
+        Sound { split: split.clone(), documents: found, holds_all, topic: topic.clone() }
     }
 }
 

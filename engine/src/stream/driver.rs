@@ -50,6 +50,8 @@ pub struct Query {
     pub trigger: Duration,
     /// Whether it ends when it has caught up with what the topic held at its start.
     pub available_now: bool,
+    /// How many micro-batches keep their own files at least; older ones are folded, so many at a time. 0 folds none.
+    pub keep_batches: u64,
 }
 
 impl std::fmt::Debug for Query {
@@ -127,21 +129,24 @@ impl Query {
             _ => Err(Error::config("a streaming query reads one KAFKA table; write one query for each topic")),
         }
     }
+}
 
-    /// The same INSERT whose topic is read as `spec` says.
-    fn pin(&self, spec: &KafkaSpec) -> Result<DmlStatement> {
-        let mut insert = self.insert.clone();
-        let pinned = insert.input.as_ref().clone().transform_up_with_subqueries(|node| {
-            let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
-            if !matches!(SourceSpec::of_table(source_as_provider(&scan.source)?.as_ref()), Some(SourceSpec::Kafka(_))) {
-                return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
-            }
-            scan.source = provider_as_source(Arc::new(SourceTable { spec: SourceSpec::Kafka(spec.clone()), tasks: None }));
-            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
-        })?;
-        insert.input = Arc::new(pinned.data);
-        Ok(insert)
-    }
+/// The same INSERT whose topic is read as `spec` says.
+///
+/// # Errors
+/// Internal, when the plan cannot be rewritten.
+pub(crate) fn pin_topic(insert: &DmlStatement, spec: &KafkaSpec) -> Result<DmlStatement> {
+    let mut insert = insert.clone();
+    let pinned = insert.input.as_ref().clone().transform_up_with_subqueries(|node| {
+        let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
+        if !matches!(SourceSpec::of_table(source_as_provider(&scan.source)?.as_ref()), Some(SourceSpec::Kafka(_))) {
+            return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+        }
+        scan.source = provider_as_source(Arc::new(SourceTable { spec: SourceSpec::Kafka(spec.clone()), tasks: None }));
+        Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+    })?;
+    insert.input = Arc::new(pinned.data);
+    Ok(insert)
 }
 
 /// A query while it runs.
@@ -190,6 +195,7 @@ impl Run<'_> {
             if let Err(error) = tell_group(&self.spec, &group_of(&self.spec, &self.query.name), &batch.ranges).await {
                 tracing::warn!(query = self.query.name, %error, "lag tools do not see this micro-batch");
             }
+            self.fold_old(batch.batch).await;
             self.summary.batches += 1;
             self.summary.documents += commit.documents;
             self.summary.records += commit.records;
@@ -199,6 +205,18 @@ impl Run<'_> {
             report(&done);
             (last, last_commit) = (Some(batch), Some(commit));
             self.wait(&done, started).await;
+        }
+    }
+
+    /// Folds old micro-batches from time to time. What fails here is tried again later: nothing depends on it.
+    async fn fold_old(&self, batch: u64) {
+        let keep = self.query.keep_batches;
+        if keep == 0 || !(batch + 1).is_multiple_of(keep) {
+            return;
+        }
+        match self.log.fold(&self.query.context.runtime_env(), &self.query.state, keep as usize).await {
+            Ok(folded) => tracing::debug!(query = self.query.name, folded, "old micro-batches are folded"),
+            Err(error) => tracing::warn!(query = self.query.name, %error, "old micro-batches are not folded"),
         }
     }
 
@@ -239,7 +257,7 @@ impl Run<'_> {
             return Ok(None);
         }
         let query = self.query;
-        let insert = query.pin(&KafkaSpec { pinned: Some(batch.ranges.clone()), ..self.spec.clone() })?;
+        let insert = pin_topic(&query.insert, &KafkaSpec { pinned: Some(batch.ranges.clone()), ..self.spec.clone() })?;
         let job = self.log.job(&query.state, batch.batch)?;
         let job = Job::prepare(&query.context, query.fleet.clone(), job, &query.statement, insert).await?;
         Ok(Some(job.run().await?.commit))

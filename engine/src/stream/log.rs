@@ -4,6 +4,7 @@
 //! <state>/<query>/offsets/<n>.json   ranges of micro-batch n, before any record of it is read
 //! <state>/<query>/batches/<query>.<n>/…   the job of micro-batch n: manifest, receipts, commit
 //! <state>/<query>/commits/<n>.json   after all its receipts
+//! <state>/<query>/folded/<n>.json    older micro-batches up to n: all that their files said
 //! <state>/<query>/epochs/<e>.json    the e-th driver; an older one can neither begin nor commit
 //! ```
 //!
@@ -11,6 +12,7 @@
 
 use chrono::{DateTime, Utc};
 use datafusion::execution::runtime_env::RuntimeEnv;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::connector::kafka::spec::OffsetRange;
@@ -164,7 +166,10 @@ impl StreamLog {
     /// # Errors
     /// As [`Self::last_offsets`].
     pub async fn offsets(&self, batch: u64) -> Result<Option<BatchOffsets>> {
-        self.folder.read(&file("offsets", batch)).await
+        match self.folder.read(&file("offsets", batch)).await? {
+            None => Ok(self.folded_batch(batch).await?.map(|folded| folded.offsets)),
+            offsets => Ok(offsets),
+        }
     }
 
     /// The commit of a micro-batch, if it is done.
@@ -172,7 +177,10 @@ impl StreamLog {
     /// # Errors
     /// As [`Self::last_offsets`].
     pub async fn commit_of(&self, batch: u64) -> Result<Option<BatchCommit>> {
-        self.folder.read(&file("commits", batch)).await
+        match self.folder.read(&file("commits", batch)).await? {
+            None => Ok(self.folded_batch(batch).await?.and_then(|folded| folded.commit)),
+            commit => Ok(commit),
+        }
     }
 
     /// Fixes what a micro-batch takes; returns what holds, which another driver may have fixed first.
@@ -232,12 +240,31 @@ impl StreamLog {
     }
 
     async fn newest(&self, folder: &str) -> Result<Option<u64>> {
+        Ok(self.numbers(folder).await?.pop())
+    }
+
+    /// Numbers of the files in a folder, in order.
+    pub(super) async fn numbers(&self, folder: &str) -> Result<Vec<u64>> {
         let files = self.folder.list(folder).await?;
-        Ok(files.iter().filter_map(|path| path.filename()?.strip_suffix(".json")?.parse().ok()).max())
+        let mut numbers: Vec<u64> = files.iter().filter_map(|path| path.filename()?.strip_suffix(".json")?.parse().ok()).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    pub(super) async fn read_alone<T: DeserializeOwned + Send + 'static>(&self, name: &str) -> Result<Option<T>> {
+        self.folder.read(name).await
+    }
+
+    pub(super) async fn create<T: Serialize + Sync>(&self, name: &str, content: &T) -> Result<bool> {
+        self.folder.create(name, content).await
+    }
+
+    pub(super) async fn remove(&self, names: Vec<String>) -> Result<()> {
+        self.folder.remove(names).await
     }
 }
 
-fn file(folder: &str, number: u64) -> String {
+pub(super) fn file(folder: &str, number: u64) -> String {
     format!("{folder}/{number:09}.json")
 }
 

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::decompress::Compression;
 pub use self::scan::BlobScanExec;
 use crate::error::Result;
+use crate::job::dead_letter::OnError;
 use crate::options::TableOptions;
 use crate::store::full_url;
 
@@ -49,17 +50,6 @@ pub enum Boundary {
     None,
 }
 
-/// What to do about an object whose compressed stream is corrupt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnCorrupt {
-    /// Fail the job with an error that names object and offset.
-    Fail,
-    /// Name the object in the dead letters, store nothing of it and go on. A damaged stream can yield wrong bytes long before
-    /// its checksum tells, so each compressed object is decoded once to check it, and once more to read it.
-    DeadLetter,
-}
-
 /// Description of a BLOB table; holds no client and no secret, so it may travel in a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobSpec {
@@ -73,8 +63,9 @@ pub struct BlobSpec {
     pub boundary: Boundary,
     /// How objects are compressed; `Auto` looks at suffix and first bytes.
     pub compression: Compression,
-    /// What to do about a corrupt one.
-    pub on_corrupt: OnCorrupt,
+    /// What to do about a corrupt one. A damaged stream can yield wrong bytes long before its checksum tells, so with 'dead_letter'
+    /// each compressed object is decoded once to check it, and once more to read it; nothing is stored of a corrupt one.
+    pub on_corrupt: OnError,
 }
 
 /// A chunk must fit into one document (16 MiB) with its metadata even where it does not compress.
@@ -93,11 +84,7 @@ impl BlobSpec {
             chunk_bytes: options.take_bytes("chunk_size", 1 << 20, 1, CHUNK_BYTES_MAX)?,
             boundary: options.take_choice("boundary", Boundary::Line, &[("line", Boundary::Line), ("none", Boundary::None)])?,
             compression: options.take_choice("compression", Compression::Auto, Compression::WORDS)?,
-            on_corrupt: options.take_choice(
-                "on_corrupt",
-                OnCorrupt::Fail,
-                &[("fail", OnCorrupt::Fail), ("dead_letter", OnCorrupt::DeadLetter)],
-            )?,
+            on_corrupt: options.take_choice("on_corrupt", OnError::Fail, OnError::WORDS)?,
         };
         options.finish()?;
         Ok(spec)

@@ -21,10 +21,10 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Exe
 use super::chunk::{ChunkRun, Chunker};
 use super::decompress::decompress;
 use super::read::{BlockShape, BlockStream, read_range};
-use super::{BLOB_SCHEMA, BlobSpec, Boundary, Compression, OnCorrupt};
+use super::{BLOB_SCHEMA, BlobSpec, Boundary, Compression};
 use crate::connector::split::{LeafReader, Split, digest_id};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::dead_letter::{DeadLetter, DeadLetterLog};
+use crate::job::dead_letter::{DeadLetter, DeadLetterLog, OnError};
 use crate::store::{Location, locate};
 use crate::telemetry::COUNTERS;
 
@@ -192,7 +192,7 @@ impl SplitReader {
         // One byte earlier tells whether a line starts at the split's first byte.
         let from = if self.spec.boundary == Boundary::Line { split.start.saturating_sub(1) } else { split.start };
         let (mut blocks, compression) = open_split(locate(&self.env, &split.object)?, &split, from, shape).await?;
-        if compression != Compression::None && self.spec.on_corrupt == OnCorrupt::DeadLetter {
+        if compression != Compression::None && self.spec.on_corrupt == OnError::DeadLetter {
             if !self.is_whole(&split, blocks).await? {
                 return Ok(None);
             }

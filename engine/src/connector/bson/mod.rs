@@ -22,8 +22,8 @@ use object_store::{ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 
 use super::batch::BatchLimits;
-use super::sink::OnError;
 use crate::error::{Result, store_error};
+use crate::job::dead_letter::OnError;
 use crate::options::TableOptions;
 use crate::store::{Location, full_url, locate};
 

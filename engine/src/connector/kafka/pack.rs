@@ -54,15 +54,30 @@ impl Packer {
         if spec.is_by_record() { Self::Records(Box::new(RecordPacker::new(place))) } else { Self::Chunks(ChunkPacker::new(spec, place)) }
     }
 
-    /// Takes the next record; gives the rows before it once they are enough.
+    /// Whether a row can hold this record.
     ///
     /// # Errors
     /// Decode, for a record which the framing cannot hold.
-    pub fn push(&mut self, record: &Record<'_>) -> Result<Option<RecordBatch>> {
+    pub fn check(&self, record: &Record<'_>) -> Result<()> {
         let bytes = record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
         if bytes > RECORD_BYTES_MAX {
             return Err(Error::decode(format!("the record has {bytes} bytes, which no document can hold")));
         }
+        let is_by_line = matches!(self, Self::Chunks(packer) if packer.framing == Framing::Line);
+        if is_by_line && memchr::memchr(b'\n', record.value.unwrap_or_default()).is_some() {
+            return Err(Error::decode(
+                "the value holds a line feed, so it would not be one line; set kafka.framing to 'length_prefixed', \
+                 or kafka.on_corrupt to 'dead_letter' to keep such records aside",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes the next record, which was checked; gives the rows before it once they are enough.
+    ///
+    /// # Errors
+    /// Internal, when a batch cannot be built.
+    pub fn push(&mut self, record: &Record<'_>) -> Result<Option<RecordBatch>> {
         match self {
             Self::Chunks(packer) => packer.push(record),
             Self::Records(packer) => packer.push(record),
@@ -174,7 +189,7 @@ impl ChunkPacker {
             }
         }
         let start = self.content.len();
-        write_framed(self.framing, record, &mut self.content)?;
+        write_framed(self.framing, record, &mut self.content);
         let open = self.open.get_or_insert(Chunk {
             first_offset: record.offset,
             last_offset: record.offset,
@@ -224,16 +239,10 @@ fn framed_bytes(framing: Framing, record: &Record<'_>) -> usize {
     }
 }
 
-fn write_framed(framing: Framing, record: &Record<'_>, out: &mut Vec<u8>) -> Result<()> {
+fn write_framed(framing: Framing, record: &Record<'_>, out: &mut Vec<u8>) {
     match framing {
         Framing::Line => {
-            let value = record.value.unwrap_or_default();
-            if memchr::memchr(b'\n', value).is_some() {
-                return Err(Error::decode(
-                    "the value holds a line feed, so it would not be one line; set kafka.framing to 'length_prefixed'",
-                ));
-            }
-            out.extend_from_slice(value);
+            out.extend_from_slice(record.value.unwrap_or_default());
             out.push(b'\n');
         }
         Framing::LengthPrefixed => {
@@ -244,7 +253,6 @@ fn write_framed(framing: Framing, record: &Record<'_>, out: &mut Vec<u8>) -> Res
             }
         }
     }
-    Ok(())
 }
 
 /// Makes a row of each record. Columns which nobody asked for are not filled.
@@ -350,6 +358,7 @@ mod tests {
         let mut packer = Packer::new(spec, 3, table_schema(spec));
         let mut batches = Vec::new();
         for record in records {
+            packer.check(record)?;
             batches.extend(packer.push(record)?);
         }
         batches.extend(packer.finish()?);

@@ -20,6 +20,7 @@ use super::pack::{Packer, Record};
 use super::{KafkaSpec, parse_partition};
 use crate::connector::split::Split;
 use crate::error::{Error, ErrorKind, Result};
+use crate::job::dead_letter::{DeadLetter, DeadLetterLog, OnError};
 use crate::runtime::{self, Spawned};
 
 /// Batches between the thread which makes them and the plan: one is made while another one is compressed.
@@ -32,25 +33,34 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The rows of one split, as they are made.
 #[derive(Debug)]
-pub(super) struct RowStream {
+pub(crate) struct RowStream {
     /// `None` is the end; a channel that closes without it is an error.
     batches: mpsc::Receiver<Result<Option<RecordBatch>>>,
     _thread: Spawned<()>,
 }
 
 impl RowStream {
-    /// Begins to read `split`; `schema` holds the columns that are wanted.
+    /// Begins to read `split`; `schema` holds the columns that are wanted. Where `kafka.on_corrupt` is 'dead_letter', records which
+    /// no row can hold go to `log`.
     ///
     /// # Errors
-    /// Internal, when no thread can be had or the split is none of a partition.
-    pub(super) fn open(spec: &KafkaSpec, split: &Split, schema: SchemaRef) -> Result<Self> {
+    /// Internal, when no thread can be had or the split is none of a partition; Config, for dead letters without a log.
+    pub(crate) fn open(spec: &KafkaSpec, split: &Split, schema: SchemaRef, log: Option<DeadLetterLog>) -> Result<Self> {
         let (_, partition) =
             parse_partition(&split.object).ok_or_else(|| Error::internal(format!("{} is no partition of a topic", split.object)))?;
-        let (spec, range) = (spec.clone(), split.start as i64..split.end as i64);
+        let (spec, split) = (spec.clone(), split.clone());
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
         let thread = runtime::spawn_blocking(move || {
-            let mut reader =
-                RangeReader { spec: &spec, partition, end: range.end, position: range.start, moved: Instant::now(), sender: &sender };
+            let mut reader = RangeReader {
+                spec: &spec,
+                split: &split,
+                partition,
+                end: split.end as i64,
+                position: split.start as i64,
+                moved: Instant::now(),
+                sender: &sender,
+                log: log.as_ref(),
+            };
             let ended = reader.run(schema);
             // Nobody is there any more to be told, if this fails.
             drop(sender.blocking_send(ended.map(|()| None)));
@@ -63,7 +73,7 @@ impl RowStream {
     /// # Errors
     /// Conflict, when offsets of the range are gone; Decode, for a record that the framing cannot hold; Transient, when the
     /// brokers were away for too long.
-    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>> {
         let ended = || Error::internal("a reader of Kafka ended without a word");
         self.batches.recv().await.ok_or_else(ended)?
     }
@@ -77,6 +87,7 @@ enum Step {
 
 struct RangeReader<'a> {
     spec: &'a KafkaSpec,
+    split: &'a Split,
     partition: i32,
     end: i64,
     /// The next offset which is wanted.
@@ -84,6 +95,7 @@ struct RangeReader<'a> {
     /// When something last came.
     moved: Instant,
     sender: &'a mpsc::Sender<Result<Option<RecordBatch>>>,
+    log: Option<&'a DeadLetterLog>,
 }
 
 impl RangeReader<'_> {
@@ -163,15 +175,31 @@ impl RangeReader<'_> {
             value: message.payload(),
             headers,
         };
-        let packed = packer.push(&record);
         self.position = message.offset();
-        let packed =
-            packed.map_err(|e| e.context(format!("{} partition {} offset {}", self.spec.target(), self.partition, self.position)))?;
-        self.position += 1;
-        if let Some(batch) = packed {
-            self.send(batch);
+        match packer.check(&record) {
+            Ok(()) => {
+                if let Some(batch) = packer.push(&record)? {
+                    self.send(batch);
+                }
+            }
+            Err(error) => self.put_aside(&record, error)?,
         }
+        self.position += 1;
         Ok(if self.position >= self.end { Step::Done } else { Step::Go })
+    }
+
+    /// Keeps a record which no row can hold, or fails.
+    fn put_aside(&self, record: &Record<'_>, error: Error) -> Result<()> {
+        if self.spec.on_corrupt == OnError::Fail {
+            return Err(error.context(format!("{} partition {} offset {}", self.spec.target(), self.partition, record.offset)));
+        }
+        let log = self.log.ok_or_else(|| {
+            Error::config(
+                "kafka.on_corrupt = 'dead_letter' needs a job: use `baler run` or `baler stream`, which keep dead letters in their state",
+            )
+        })?;
+        log.add(DeadLetter::record(self.split, record.offset as u64, record.key, record.value, error.to_string()));
+        Ok(())
     }
 
     /// The partition seems to end before the range does. That is believed once the leader says that it holds the whole range, and

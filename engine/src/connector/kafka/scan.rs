@@ -20,6 +20,7 @@ use super::read::RowStream;
 use super::{KafkaSpec, table_schema};
 use crate::connector::split::{LeafReader, Split};
 use crate::error::{Error, Result};
+use crate::job::dead_letter::DeadLetterLog;
 use crate::telemetry::COUNTERS;
 
 /// Reads the splits of its input, one after the other, and yields their rows.
@@ -30,6 +31,7 @@ pub struct KafkaScanExec {
     projection: Option<Vec<usize>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+    dead_letters: Option<DeadLetterLog>,
 }
 
 impl KafkaScanExec {
@@ -46,7 +48,7 @@ impl KafkaScanExec {
         let partitions = Partitioning::UnknownPartitioning(input.output_partitioning().partition_count());
         let properties =
             PlanProperties::new(EquivalenceProperties::new(schema), partitions, EmissionType::Incremental, Boundedness::Bounded);
-        Ok(Self { input, spec, projection, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+        Ok(Self { input, spec, projection, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new(), dead_letters: None })
     }
 
     /// What it reads.
@@ -59,10 +61,10 @@ impl KafkaScanExec {
         self.projection.as_deref()
     }
 
-    /// The same reader over another input, with the same metrics.
+    /// The same reader over another input, with the same metrics, which notes what no row can hold in `dead_letters`.
     #[must_use]
-    pub fn with_input(&self, input: Arc<dyn ExecutionPlan>) -> Self {
-        Self { input, ..self.clone() }
+    pub fn with_input(&self, input: Arc<dyn ExecutionPlan>, dead_letters: DeadLetterLog) -> Self {
+        Self { input, dead_letters: Some(dead_letters), ..self.clone() }
     }
 }
 
@@ -104,7 +106,9 @@ impl ExecutionPlan for KafkaScanExec {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let [input] = children.as_slice() else { return Err(Error::internal("KafkaScanExec has one input").into()) };
-        Ok(Arc::new(Self::try_new(Arc::clone(input), self.spec.clone(), self.projection.clone())?))
+        let mut scan = Self::try_new(Arc::clone(input), self.spec.clone(), self.projection.clone())?;
+        scan.dead_letters.clone_from(&self.dead_letters);
+        Ok(Arc::new(scan))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -115,6 +119,7 @@ impl ExecutionPlan for KafkaScanExec {
         let reader = SplitReader {
             spec: self.spec.clone(),
             schema: self.schema(),
+            dead_letters: self.dead_letters.clone(),
             output_rows: MetricBuilder::new(&self.metrics).output_rows(partition),
             source_bytes: MetricBuilder::new(&self.metrics).counter("source_bytes", partition),
             splits: LeafReader::new(self.input.execute(partition, context)?),
@@ -132,6 +137,7 @@ impl ExecutionPlan for KafkaScanExec {
 struct SplitReader {
     spec: KafkaSpec,
     schema: SchemaRef,
+    dead_letters: Option<DeadLetterLog>,
     output_rows: Count,
     source_bytes: Count,
     splits: LeafReader<Split>,
@@ -153,7 +159,7 @@ impl SplitReader {
                 self.open = None;
             }
             let Some(split) = self.splits.next().await? else { return Ok(None) };
-            self.open = Some(RowStream::open(&self.spec, &split, Arc::clone(&self.schema))?);
+            self.open = Some(RowStream::open(&self.spec, &split, Arc::clone(&self.schema), self.dead_letters.clone())?);
         }
     }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::client;
 use crate::error::{Error, Result};
+use crate::job::dead_letter::OnError;
 use crate::options::TableOptions;
 
 /// Where a scan begins or ends.
@@ -83,6 +84,8 @@ pub struct KafkaSpec {
     pub read_uncommitted: bool,
     /// Layout of a chunk.
     pub framing: Framing,
+    /// What to do about a record which the framing cannot hold; 'fail', because with 'dead_letter' it is in no document.
+    pub on_corrupt: OnError,
     /// Records of a chunk; 1 makes each row one record with its own columns, 0 leaves the size alone to count.
     pub chunk_records: u64,
     /// Bytes of a chunk; 1 MiB is where zlib's ratio stops growing. A larger record is a chunk by itself.
@@ -126,6 +129,7 @@ impl KafkaSpec {
             include_headers: options.take_parsed("include_headers", false)?,
             read_uncommitted: options.take_choice("isolation_level", false, &isolation)?,
             framing: options.take_choice("framing", Framing::Line, &framings)?,
+            on_corrupt: options.take_choice("on_corrupt", OnError::Fail, OnError::WORDS)?,
             chunk_records: options.take_parsed("chunk_records", 0)?,
             chunk_bytes: options.take_bytes("chunk_size", 1 << 20, 1, CHUNK_BYTES_MAX)?,
             split_records: options.take_parsed("split_records", 131_072)?,

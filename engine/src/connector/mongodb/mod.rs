@@ -18,8 +18,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::batch::BatchLimits;
-use super::sink::OnError;
 use crate::error::{Error, Result};
+use crate::job::dead_letter::OnError;
 use crate::options::{TableOptions, format_bytes};
 
 /// What a write does with an `_id` that is already there.

@@ -13,6 +13,7 @@ fn facts(object: &str, byte_offset: i64) -> DocumentFacts {
         object: object.to_string(),
         version: "1".to_string(),
         byte_offset,
+        next_offset: byte_offset + DOCUMENT_BYTES,
         original_size: DOCUMENT_BYTES,
         ..DocumentFacts::default()
     }
@@ -53,7 +54,7 @@ fn walk() -> (Walk, Vec<DocumentFacts>) {
                 started: Utc::now(),
                 finished: Utc::now(),
             };
-            audits.push(Audit { split: split.clone(), receipt });
+            audits.push(Audit { split: split.clone(), receipt, topic: None });
             splits.push(split);
             all.extend(documents);
         }
