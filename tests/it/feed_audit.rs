@@ -7,8 +7,10 @@ use baler_tests::feed::Feed;
 use baler_tests::fleet::Fleet;
 use baler_tests::job::{Sink, files};
 use baler_tests::kafka::Kafka;
+use baler_tests::minio::Minio;
 use baler_tests::mongo::{Collection, Mongo};
 use baler_tests::topic::{Record, Topic};
+use baler_tests::wait_until;
 use bson::doc;
 
 fn send(topic: &Topic<'_>, numbers: std::ops::Range<usize>) {
@@ -131,6 +133,28 @@ fn old_micro_batches_are_folded_and_nothing_of_them_is_lost() {
     let state = feed.state().display().to_string();
     Baler::new(["checkpoint", "rewind", "--to-batch", "1", "--name", "feed", "--state", &state]).run().expect_code(0);
     feed.stream_call(&keep).run().expect_code(0);
+    feed.expect_all();
+    assert_eq!(feed.verify(&["--deep"], 0).counts(), [0, 0, 0]);
+}
+
+#[test]
+fn a_query_with_its_state_in_a_bucket_survives_kills_and_folds_there_too() {
+    let (server, topic) = (Minio::plain(), Kafka::shared().topic(2, &[]));
+    let bucket = server.make_bucket();
+    send(&topic, 0..400);
+    let mut feed = Feed::new(&topic).with("kafka.max_records_per_trigger", 40);
+    (feed.state_url, feed.variables) = (Some(bucket.url("state")), server.environment());
+    let keep = ["--available-now", "--keep-batches", "3"];
+    for place in ["begun:0", "written:1", "committed:2", "resolved:3", "begun:4"] {
+        let stop = ("BALER_TEST_STOP_AT".to_string(), place.to_string());
+        let mut run = feed.stream_call(&keep).envs(&[stop]).start();
+        wait_until("the driver stops", || run.stderr().contains(&format!("stopped at {place}")) || !run.is_running());
+        assert_eq!(run.kill().signal, Some(9), "it ended before {place}");
+    }
+    feed.stream_call(&keep).run().expect_code(0);
+    let count = |folder: &str| bucket.list(&format!("state/feed/{folder}/")).len();
+    assert_eq!((count("folded"), count("offsets"), count("commits")), (2, 4, 4));
+    assert!(count("batches") > 0 && bucket.list("state/feed/batches/feed.000000005/").is_empty());
     feed.expect_all();
     assert_eq!(feed.verify(&["--deep"], 0).counts(), [0, 0, 0]);
 }

@@ -47,6 +47,8 @@ pub struct Feed<'a> {
     pub variables: Vec<(String, String)>,
     /// What `--scheduler` says; without one the run is in its own process.
     pub scheduler: Option<String>,
+    /// Another place for the state than the test's folder: a URL.
+    pub state_url: Option<String>,
     /// A folder of the test's own: SQL file, dump, state.
     pub scratch: Scratch,
 }
@@ -65,6 +67,7 @@ impl<'a> Feed<'a> {
             insert: INSERT.to_string(),
             variables: Vec::new(),
             scheduler: None,
+            state_url: None,
             scratch,
         }
     }
@@ -105,7 +108,7 @@ impl<'a> Feed<'a> {
 
     fn call(&self, verb: &str, name_flag: &str, more: &[&str]) -> Baler {
         let (file, set) = (self.write_sql(), format!("OUTPUT={}", self.sink_location()));
-        let state = self.state().display().to_string();
+        let state = self.state_location();
         let mut arguments = vec![verb, &file, name_flag, &self.name, "--state", &state, "--set", &set];
         arguments.extend(more);
         if let Some(scheduler) = &self.scheduler {
@@ -119,9 +122,14 @@ impl<'a> Feed<'a> {
         self.sink.location()
     }
 
-    /// The state folder.
+    /// The state folder, if it is the test's own.
     pub fn state(&self) -> PathBuf {
         self.scratch.join("state")
+    }
+
+    /// What `--state` says.
+    pub fn state_location(&self) -> String {
+        self.state_url.clone().unwrap_or_else(|| self.state().display().to_string())
     }
 
     /// `baler run`, ready to start: what the topic holds now.
@@ -143,7 +151,7 @@ impl<'a> Feed<'a> {
     /// Has the query or job verified, and returns the report.
     #[track_caller]
     pub fn verify(&self, more: &[&str], code: i32) -> Report {
-        let state = self.state().display().to_string();
+        let state = self.state_location();
         let mut arguments = vec!["verify", "--job", &self.name, "--state", &state, "--output", "json"];
         arguments.extend(more);
         Report::of(&Baler::new(arguments).envs(&self.variables).run().expect_code(code))
@@ -152,7 +160,7 @@ impl<'a> Feed<'a> {
     /// `baler dead-letters <action> --output json` of the query or job.
     #[track_caller]
     pub fn dead_letters(&self, action: &str, code: i32) -> Value {
-        let state = self.state().display().to_string();
+        let state = self.state_location();
         let arguments = ["dead-letters", action, "--job", &self.name, "--state", &state, "--output", "json"];
         let finished = Baler::new(arguments).envs(&self.variables).run().expect_code(code);
         serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("no JSON ({e}): {}", finished.stdout))

@@ -1,7 +1,7 @@
 //! A topic on a real broker into a dump, against a bare consumer loop and a bare compression loop over the same records, in one run.
 //!
 //! The consumer only reads; the compressor works from memory on all cores. `ratio` is the slower one's time over that of `baler stream
-//! --available-now`, start-up included, which does both and writes; `CPU` is the sum of their CPU seconds over its own.
+//! --available-now`, start-up included, which does both and writes (with `--mongodb` into a collection); `CPU` is the sum of their CPU seconds over its own.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +10,7 @@ use std::time::Instant;
 use baler::function::zlib::choose_effort;
 use baler_benches::{CHUNK_BYTES, JobFigures, Result, bare_loop, cpu_seconds_of, median, run_watched, spread};
 use baler_tests::kafka::Kafka;
+use baler_tests::mongo::{Collection, Mongo};
 use baler_tests::topic::Topic;
 use clap::Parser;
 
@@ -24,6 +25,9 @@ struct Args {
     /// Kafka partitions.
     #[arg(long, default_value = "20")]
     partitions: String,
+    /// Writes into a collection of the tests' MongoDB wire server in place of a dump; the server shares the cores too.
+    #[arg(long)]
+    mongodb: bool,
     /// Rounds; the first one is not counted.
     #[arg(long, default_value_t = 4)]
     rounds: usize,
@@ -61,7 +65,8 @@ fn main() -> Result<()> {
         let (loop_seconds, _) = bare_loop(&values.bytes, effort, cores)?;
         let compressed = own()?;
         drop(values);
-        let feed = run_feed(&args.baler, folder.path(), &topic, round)?;
+        let collection = args.mongodb.then(|| Mongo::shared().collection());
+        let feed = run_feed(&args.baler, folder.path(), &topic, round, collection.as_ref())?;
         let after = own()?;
         if round > 0 {
             rates.push(records as f64 / feed.seconds * 60.0 / 1e6);
@@ -77,7 +82,7 @@ fn main() -> Result<()> {
     println!("{:.1} M records a minute, {:.3} ({low:.3}–{high:.3}) of the slower bare loop", median(&rates), median(&ratios));
     println!("CPU, both bare loops ÷ feed: {:.3}; peak memory {} MiB", median(&cpu), peak >> 20);
     let figures = serde_json::json!({
-        "size": args.size, "partitions": args.partitions, "records": records, "million_records_per_minute": rates, "ratio": ratios,
+        "size": args.size, "into": if args.mongodb { "mongodb" } else { "bson" }, "partitions": args.partitions, "records": records, "million_records_per_minute": rates, "ratio": ratios,
         "ratio_median": median(&ratios), "cpu_ratio": cpu, "cpu_ratio_median": median(&cpu), "peak_bytes": peak,
     });
     if let Some(folder) = args.json.parent() {
@@ -88,18 +93,23 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Streams all that the topic holds into a dump.
-fn run_feed(baler: &Path, folder: &Path, topic: &Topic<'_>, round: usize) -> Result<JobFigures> {
+/// Streams all that the topic holds into a dump or a collection.
+fn run_feed(baler: &Path, folder: &Path, topic: &Topic<'_>, round: usize, collection: Option<&Collection<'_>>) -> Result<JobFigures> {
     let own = folder.join(format!("round-{round}"));
     std::fs::create_dir(&own)?;
     let statement = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/stream.sql"))?;
-    let statement =
-        statement.replace("STORED AS MONGODB", "STORED AS BSON").replace("OPTIONS ('mongodb.indexes' 'compression_ratio, timestamp')", "");
+    let statement = match collection {
+        Some(_) => statement,
+        None => statement
+            .replace("STORED AS MONGODB", "STORED AS BSON")
+            .replace("OPTIONS ('mongodb.indexes' 'compression_ratio, timestamp')", ""),
+    };
+    let output = collection.map_or_else(|| own.join("dump").display().to_string(), Collection::url);
     let file = own.join("stream.sql");
     std::fs::write(&file, statement)?;
     let mut feed = Command::new(baler);
     feed.arg("stream").arg(&file).args(["--name", "bench", "--available-now", "--state"]).arg(own.join("state"));
-    feed.args(["--set", &format!("INPUT={}", topic.url()), "--set", &format!("OUTPUT={}", own.join("dump").display())]);
+    feed.args(["--set", &format!("INPUT={}", topic.url()), "--set", &format!("OUTPUT={output}")]);
     let figures = run_watched(&mut feed)?;
     std::fs::remove_dir_all(own)?;
     Ok(figures)

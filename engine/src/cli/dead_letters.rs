@@ -78,6 +78,11 @@ async fn retry(name: &str, state: &str, scheduler: Option<&str>, parts: &Session
     let env = parts.local()?.runtime_env();
     let mut retried = Retried::default();
     for job in jobs_of(&env, state, name).await? {
+        // The driver of a query may be writing the micro-batch which has no commit.
+        if !is_done(&env, state, name, &job).await? {
+            eprintln!("{} is under way and left out", job.name);
+            continue;
+        }
         let before = JobState::open(&env, &job)?.dead_letters().await?.len() as u64;
         let outcome = tokio::select! {
             outcome = async { retry_job(&parts.local()?, fleet.clone(), &job).await } => outcome.map_err(|e| e.context(format!("retrying {}", job.name)))?,
@@ -114,6 +119,13 @@ async fn list(job: &str, state: &str, parts: &SessionParts, output: Output) -> R
     }
     print_line(format!("{} dead letters", letters.len()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether no driver of a query is on this job: it is a batch job, or its micro-batch is committed.
+async fn is_done(env: &RuntimeEnv, state: &str, name: &str, job: &JobRef) -> Result<bool> {
+    let log = StreamLog::open(env, state, name)?;
+    let Some(last) = log.last_offsets().await? else { return Ok(true) };
+    Ok(job.name != log.job(state, last.batch)?.name || log.commit_of(last.batch).await?.is_some())
 }
 
 /// A job, or those of the micro-batches of a query which have files of their own.
