@@ -198,6 +198,9 @@ fn lost_records_and_a_topic_made_anew_end_the_query_with_their_place() {
     topic.create(2, &[]);
     send(&topic, 2, 0..10);
     refused(&[&topic.name, "partition 0", "re-created"]);
+    // One that has grown past what was read, with offsets that seem to follow.
+    send(&topic, 2, 0..900);
+    refused(&[&topic.name, "re-created", "younger"]);
 }
 
 fn copy_folder(from: &std::path::Path, to: &std::path::Path) {

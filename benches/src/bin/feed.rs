@@ -52,7 +52,7 @@ fn main() -> Result<()> {
     ]))?;
     let cores = std::thread::available_parallelism()?.get();
     let own = || cpu_seconds_of(std::process::id()).ok_or("no /proc/self/stat");
-    let (mut rates, mut ratios, mut cpu, mut peak, mut records) = (vec![], vec![], vec![], 0, 0);
+    let (mut rates, mut ratios, mut cpu, mut empty, mut peak, mut records) = (vec![], vec![], vec![], vec![], 0, 0);
     for round in 0..args.rounds {
         let (before, started) = (own()?, Instant::now());
         let values = topic.read_values();
@@ -66,8 +66,11 @@ fn main() -> Result<()> {
         let compressed = own()?;
         drop(values);
         let collection = args.mongodb.then(|| Mongo::shared().collection());
-        let feed = run_feed(&args.baler, folder.path(), &topic, round, collection.as_ref())?;
+        let query = Query::new(&args.baler, folder.path(), &topic, round, collection.as_ref())?;
+        let feed = query.run()?;
         let after = own()?;
+        empty.push(query.run()?.seconds);
+        std::fs::remove_dir_all(query.folder)?;
         if round > 0 {
             rates.push(records as f64 / feed.seconds * 60.0 / 1e6);
             ratios.push(consumer_seconds.max(loop_seconds) / feed.seconds);
@@ -81,9 +84,10 @@ fn main() -> Result<()> {
     println!("{} in {records} records over {} partitions, {cores} cores shared with the broker", args.size, args.partitions);
     println!("{:.1} M records a minute, {:.3} ({low:.3}–{high:.3}) of the slower bare loop", median(&rates), median(&ratios));
     println!("CPU, both bare loops ÷ feed: {:.3}; peak memory {} MiB", median(&cpu), peak >> 20);
+    println!("nothing new, start-up included: {:.3} s", median(&empty));
     let figures = serde_json::json!({
         "size": args.size, "into": if args.mongodb { "mongodb" } else { "bson" }, "partitions": args.partitions, "records": records, "million_records_per_minute": rates, "ratio": ratios,
-        "ratio_median": median(&ratios), "cpu_ratio": cpu, "cpu_ratio_median": median(&cpu), "peak_bytes": peak,
+        "ratio_median": median(&ratios), "cpu_ratio": cpu, "cpu_ratio_median": median(&cpu), "peak_bytes": peak, "nothing_new_seconds": empty,
     });
     if let Some(folder) = args.json.parent() {
         std::fs::create_dir_all(folder)?;
@@ -93,24 +97,32 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Streams all that the topic holds into a dump or a collection.
-fn run_feed(baler: &Path, folder: &Path, topic: &Topic<'_>, round: usize, collection: Option<&Collection<'_>>) -> Result<JobFigures> {
-    let own = folder.join(format!("round-{round}"));
-    std::fs::create_dir(&own)?;
-    let statement = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/stream.sql"))?;
-    let statement = match collection {
-        Some(_) => statement,
-        None => statement
-            .replace("STORED AS MONGODB", "STORED AS BSON")
-            .replace("OPTIONS ('mongodb.indexes' 'compression_ratio, timestamp')", ""),
-    };
-    let output = collection.map_or_else(|| own.join("dump").display().to_string(), Collection::url);
-    let file = own.join("stream.sql");
-    std::fs::write(&file, statement)?;
-    let mut feed = Command::new(baler);
-    feed.arg("stream").arg(&file).args(["--name", "bench", "--available-now", "--state"]).arg(own.join("state"));
-    feed.args(["--set", &format!("INPUT={}", topic.url()), "--set", &format!("OUTPUT={output}")]);
-    let figures = run_watched(&mut feed)?;
-    std::fs::remove_dir_all(own)?;
-    Ok(figures)
+/// A query with a state of its own.
+struct Query<'a> {
+    baler: &'a Path,
+    folder: PathBuf,
+    input: String,
+    output: String,
+}
+
+impl<'a> Query<'a> {
+    fn new(baler: &'a Path, folder: &Path, topic: &Topic<'_>, round: usize, collection: Option<&Collection<'_>>) -> Result<Self> {
+        let folder = folder.join(format!("round-{round}"));
+        std::fs::create_dir(&folder)?;
+        let statement = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/stream.sql"))?;
+        let into_dump = |text: String| {
+            text.replace("STORED AS MONGODB", "STORED AS BSON").replace("OPTIONS ('mongodb.indexes' 'compression_ratio, timestamp')", "")
+        };
+        std::fs::write(folder.join("stream.sql"), if collection.is_some() { statement } else { into_dump(statement) })?;
+        let output = collection.map_or_else(|| folder.join("dump").display().to_string(), |collection| collection.url.clone());
+        Ok(Self { baler, folder, input: topic.url(), output })
+    }
+
+    /// Streams all that is new in the topic.
+    fn run(&self) -> Result<JobFigures> {
+        let mut feed = Command::new(self.baler);
+        feed.arg("stream").arg(self.folder.join("stream.sql")).args(["--name", "bench", "--available-now", "--state"]);
+        feed.arg(self.folder.join("state")).args(["--set", &format!("INPUT={}", self.input), "--set", &format!("OUTPUT={}", self.output)]);
+        run_watched(&mut feed)
+    }
 }

@@ -2,7 +2,11 @@
 //!
 //! `cpu` is what the fleet takes in all its processes (scheduler, executors, driver) over what one process takes: the cost of
 //! being a fleet, whatever else the machine does. `tiny` tells how long a job of very many splits of a few bytes takes, where
-//! nothing but scheduling, receipts and files is left.
+//! nothing but scheduling, receipts and files is left. `fixed` is what a job of one small split takes, which is in every job once;
+//! `cpu` is given with it and without, as the cost of the work itself.
+//!
+//! The executors share the cores of this machine evenly, as pods with a CPU limit do: all of them together have as many as the
+//! one process.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -23,7 +27,7 @@ struct Args {
     /// Pairs to run; the first one is not counted.
     #[arg(long, default_value_t = 4)]
     pairs: usize,
-    /// Executors, of two slots each.
+    /// Executors, each with its share of the cores and, as is the default, one slot more.
     #[arg(long, default_value_t = 2)]
     executors: usize,
     /// Splits of a few bytes.
@@ -48,7 +52,7 @@ impl Fleet {
         for number in 0..args.executors {
             let [flight, grpc, health] = [1, 2, 3].map(|place| ports[3 * number + place].as_str());
             let work = folder.join(format!("executor-{number}")).display().to_string();
-            let mut arguments = vec!["executor", "--scheduler-host", "127.0.0.1", "--scheduler-port", &ports[0], "--vcores", "2"];
+            let mut arguments = vec!["executor", "--scheduler-host", "127.0.0.1", "--scheduler-port", &ports[0]];
             arguments.extend(["--bind-port", flight, "--bind-grpc-port", grpc, "--bind-health-port", health, "--work-dir", &work]);
             fleet.spawn(args, &arguments)?;
         }
@@ -64,6 +68,8 @@ impl Fleet {
 
     fn spawn(&mut self, args: &Args, arguments: &[&str]) -> Result<()> {
         let mut command = Command::new(&args.baler);
+        let share = std::thread::available_parallelism()?.get() / args.executors;
+        command.env("BALER_CPU_THREADS", share.max(1).to_string());
         self.servers.push(command.args(arguments).env("BALER_LOG", "error").stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
         Ok(())
     }
@@ -116,7 +122,12 @@ fn main() -> Result<()> {
         args.tiny, one.seconds, one.cpu_seconds, all.seconds, all.cpu_seconds
     );
 
-    let (mut alone, mut together, mut ratios) = (vec![], vec![], vec![]);
+    let small = folder.path().join("small");
+    std::fs::create_dir(&small)?;
+    std::fs::write(small.join("one.txt"), "one row\n")?;
+    let fixed = [run(&args, folder.path(), &small, None)?.cpu_seconds, run(&args, folder.path(), &small, Some(&fleet))?.cpu_seconds];
+
+    let (mut alone, mut together, mut ratios, mut work_ratios) = (vec![], vec![], vec![], vec![]);
     for pair in 0..args.pairs {
         let alone_run = run(&args, folder.path(), &data, None)?;
         let fleet_run = run(&args, folder.path(), &data, Some(&fleet))?;
@@ -124,18 +135,20 @@ fn main() -> Result<()> {
             alone.push(alone_run.seconds);
             together.push(fleet_run.seconds);
             ratios.push(fleet_run.cpu_seconds / alone_run.cpu_seconds);
+            work_ratios.push((fleet_run.cpu_seconds - fixed[1]) / (alone_run.cpu_seconds - fixed[0]));
         }
     }
     let (low, high) = spread(&ratios);
-    println!("{} of JSON events, {} executors of 2 slots, {} pairs", args.size, args.executors, ratios.len());
+    println!("{} of JSON events, {} executors, {} pairs", args.size, args.executors, ratios.len());
     println!("one process {:.2} s, fleet {:.2} s", median(&alone), median(&together));
-    println!("cpu, fleet ÷ one process: {:.3} ({low:.3}–{high:.3})", median(&ratios));
+    println!("fixed: one process {:.2} CPU s, fleet {:.2} CPU s", fixed[0], fixed[1]);
+    println!("cpu, fleet ÷ one process: {:.3} ({low:.3}–{high:.3}); without what is fixed {:.3}", median(&ratios), median(&work_ratios));
 
     let peaks: Vec<u64> = fleet.servers.iter().filter_map(|server| peak_memory(server.id())).map(|bytes| bytes >> 20).collect();
     println!("peak memory, MiB: scheduler {}, executors {:?}", peaks[0], &peaks[1..]);
     let figures = serde_json::json!({
         "size": args.size, "executors": args.executors, "one_process_seconds": alone, "fleet_seconds": together, "cpu_ratio": ratios,
-        "cpu_ratio_median": median(&ratios), "tiny_splits": args.tiny, "tiny_one_process_seconds": one.seconds,
+        "cpu_ratio_median": median(&ratios), "fixed_cpu_seconds": fixed, "cpu_ratio_without_fixed": work_ratios, "tiny_splits": args.tiny, "tiny_one_process_seconds": one.seconds,
         "tiny_fleet_seconds": all.seconds, "peak_mib": peaks,
     });
     if let Some(folder) = args.json.parent() {

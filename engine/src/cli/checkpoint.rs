@@ -81,7 +81,7 @@ pub(super) async fn run(args: CheckpointArgs, parts: &SessionParts, output: Outp
             let ranges = rewound(&log, &newest, &to).await?;
             // Whoever runs the query now is fenced off: it would go on from where it is.
             let epoch = log.claim().await?;
-            let batch = log.rewind(newest.batch + 1, epoch, &newest.topic, ranges).await?;
+            let batch = log.rewind(&newest, epoch, ranges).await?;
             print_line(format!("query {} goes on as micro-batch {}, from:", query.name, batch.batch + 1));
             print_ranges(&batch.ranges);
         }

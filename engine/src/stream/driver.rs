@@ -19,6 +19,7 @@ use super::plan::{Caps, go_on, next_ranges};
 use crate::cluster::client::Fleet;
 use crate::connector::kafka::KafkaSpec;
 use crate::connector::kafka::offsets::{Watermarks, current, starting};
+use crate::connector::kafka::origin::follow_origins;
 use crate::connector::kafka::spec::OffsetRange;
 use crate::connector::receipt::SCHEMA_VERSION;
 use crate::connector::source::{SourceSpec, SourceTable};
@@ -242,13 +243,14 @@ impl Run<'_> {
             }
             None => starting(&self.spec).await?,
         };
+        let origins = follow_origins(&self.spec, last.map(|last| last.origins.clone()).unwrap_or_default(), &marks).await?;
         let record_bytes = last_commit.filter(|commit| commit.records > 0).map(|commit| commit.raw_bytes / commit.records);
         let caps = Caps::new(&self.spec, self.query.trigger.as_secs(), record_bytes);
         let ranges = next_ranges(&starts, &marks, self.limits.as_ref(), caps);
         let behind = |range: &OffsetRange| marks.get(&range.partition).map_or(0, |(_, high)| high.saturating_sub(range.end).max(0) as u64);
         let lag = ranges.iter().map(behind).sum();
         let (batch, topic) = (last.map_or(0, |last| last.batch + 1), self.spec.topic.clone());
-        Ok((BatchOffsets { schema_version: SCHEMA_VERSION, batch, epoch: self.epoch, topic, ranges, planned: Utc::now() }, lag))
+        Ok((BatchOffsets { schema_version: SCHEMA_VERSION, batch, epoch: self.epoch, topic, ranges, origins, planned: Utc::now() }, lag))
     }
 
     /// Runs a micro-batch as a job over exactly its ranges; `None` if they hold nothing.

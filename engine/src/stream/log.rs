@@ -15,6 +15,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::connector::kafka::origin::Origin;
 use crate::connector::kafka::spec::OffsetRange;
 use crate::connector::receipt::SCHEMA_VERSION;
 use crate::error::{Error, Result};
@@ -35,6 +36,9 @@ pub struct BatchOffsets {
     pub topic: String,
     /// Every partition that was known, those without new records too: the next micro-batch begins where these end.
     pub ranges: Vec<OffsetRange>,
+    /// The first records of the partitions, by which a topic that was re-created is told from the one that was read.
+    #[serde(default)]
+    pub origins: Vec<Origin>,
     /// When it was fixed.
     pub planned: DateTime<Utc>,
 }
@@ -207,12 +211,13 @@ impl StreamLog {
         self.folder.create(&file("commits", commit.batch), commit).await.map(|_was_first| ())
     }
 
-    /// Notes as micro-batch `batch` that the query goes on behind `ranges`, which are empty.
+    /// Notes as the micro-batch after `newest` that the query goes on behind `ranges`, which are empty.
     ///
     /// # Errors
     /// Conflict, when this driver is fenced off or another one began this micro-batch.
-    pub async fn rewind(&self, batch: u64, epoch: u64, topic: &str, ranges: Vec<OffsetRange>) -> Result<BatchOffsets> {
-        let planned = BatchOffsets { schema_version: SCHEMA_VERSION, batch, epoch, topic: topic.to_string(), ranges, planned: Utc::now() };
+    pub async fn rewind(&self, newest: &BatchOffsets, epoch: u64, ranges: Vec<OffsetRange>) -> Result<BatchOffsets> {
+        let batch = newest.batch + 1;
+        let planned = BatchOffsets { batch, epoch, ranges, planned: Utc::now(), ..newest.clone() };
         let fixed = self.begin(planned.clone()).await?;
         if fixed != planned {
             return Err(Error::conflict(format!("query `{}` went on meanwhile; stop it and rewind again", self.query)));
@@ -277,7 +282,15 @@ mod tests {
 
     fn batch(number: u64, epoch: u64, end: i64) -> BatchOffsets {
         let ranges = vec![OffsetRange { partition: 0, first: 0, end }];
-        BatchOffsets { schema_version: SCHEMA_VERSION, batch: number, epoch, topic: "t".to_string(), ranges, planned: Utc::now() }
+        BatchOffsets {
+            schema_version: SCHEMA_VERSION,
+            batch: number,
+            epoch,
+            topic: "t".to_string(),
+            ranges,
+            origins: Vec::new(),
+            planned: Utc::now(),
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! - [`spec`]: location and options → `KafkaSpec`
 //! - [`client`]: consumers of this process; credentials; which error means what
 //! - [`offsets`]: topic → exact offset ranges → splits (planning)
+//! - [`origin`]: whether a topic is still the one that was read
 //! - [`pack`]: records → chunks or single rows
 //! - [`read`]: split → batches of rows, ahead of the reader
 //! - [`scan`]: the plan node
@@ -12,6 +13,7 @@
 
 pub mod client;
 pub mod offsets;
+pub mod origin;
 pub mod pack;
 pub mod read;
 pub mod scan;

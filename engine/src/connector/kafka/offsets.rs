@@ -141,7 +141,11 @@ fn watermarks(consumer: &Consumer, spec: &KafkaSpec) -> Result<Watermarks> {
 }
 
 /// Offsets by time, one request for each leader; `None` where no record is that young.
-fn query(consumer: &Consumer, spec: &KafkaSpec, wanted: impl Iterator<Item = (i32, Offset)>) -> Result<BTreeMap<i32, Option<i64>>> {
+pub(super) fn query(
+    consumer: &Consumer,
+    spec: &KafkaSpec,
+    wanted: impl Iterator<Item = (i32, Offset)>,
+) -> Result<BTreeMap<i32, Option<i64>>> {
     let failed = |e| kafka_error(spec, "reading the offsets of", &e, Some(consumer.context()));
     let mut list = TopicPartitionList::new();
     for (partition, offset) in wanted {
