@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::jobs::cancel_waves;
+use super::metrics::MetricsArgs;
 use super::run::{parse_variables, plan_insert, read_file};
 use super::{Output, print_json, print_line};
 use crate::cluster::client::Fleet;
@@ -17,6 +18,9 @@ use crate::options::{format_bytes, parse_duration};
 use crate::runtime::stop_signal;
 use crate::session::SessionParts;
 use crate::stream::driver::{BatchReport, Query};
+use crate::stream::lag::StreamFigures;
+use crate::telemetry::log::say;
+use crate::telemetry::text::Published;
 
 #[derive(Debug, Args)]
 pub(super) struct StreamArgs {
@@ -40,6 +44,8 @@ pub(super) struct StreamArgs {
     /// A value for `${KEY}` in the file.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
 
 /// A run of a query, for machines.
@@ -65,17 +71,22 @@ pub(super) async fn run(args: StreamArgs, parts: &SessionParts, output: Output) 
     let context = parts.local()?;
     let (statement, insert) = plan_insert(&context, &text, &variables).await?;
     let (name, state, available_now) = (place.name, place.state, args.available_now);
-    let query = Query { context, fleet: fleet.clone(), name: name.clone(), state, statement, insert, trigger, available_now };
+    let published = Published::default();
+    let served = args.metrics.serve(&published).await?;
+    let figures = served.is_some().then(|| StreamFigures::new(&name));
+    figures.iter().for_each(|figures| figures.publish(&published));
+    let query = Query { context, fleet: fleet.clone(), name: name.clone(), state, statement, insert, trigger, available_now, figures };
     let summary = tokio::select! {
         summary = query.run(|done| show_batch(&name, done)) => summary?,
         signal = stop_signal() => {
             if let Some(fleet) = fleet {
                 cancel_waves(&fleet, &name).await?;
             }
-            eprintln!("stopped by {}; run the same command again to go on where query `{name}` stopped", signal?);
+            say(&format!("stopped by {}; run the same command again to go on where query `{name}` stopped", signal?));
             return Ok(ExitCode::SUCCESS);
         }
     };
+    args.metrics.finish(served).await;
     match output {
         Output::Json => {
             let (batches, documents, records) = (summary.batches, summary.documents, summary.records);
@@ -92,7 +103,7 @@ pub(super) async fn run(args: StreamArgs, parts: &SessionParts, output: Output) 
 fn show_batch(name: &str, done: &BatchReport) {
     let commit = &done.commit;
     let lag = done.lag_records.map(|lag| format!(", {lag} more wait")).unwrap_or_default();
-    eprintln!(
+    say(&format!(
         "{name} batch {}: {} records, {} → {} in {} documents, {:.1} s{lag}",
         commit.batch,
         commit.records,
@@ -100,5 +111,5 @@ fn show_batch(name: &str, done: &BatchReport) {
         format_bytes(commit.compressed_bytes),
         commit.documents,
         done.took.as_secs_f64()
-    );
+    ));
 }

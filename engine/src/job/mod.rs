@@ -8,6 +8,7 @@
 //! | [`dead_letter`] | pieces of input which could not be written |
 //! | [`run`] | the driver: plan → manifest → write → commit; resumes |
 //! | `waves` | how the driver writes on a fleet: waves of splits until each has its receipt |
+//! | [`summary`] | a job or query in short, for lists and the dashboard |
 //! | [`verify`] | the auditor: manifest, receipts and stored documents against each other and the source |
 //! | [`settle`] | its work on one split, as the executors of a fleet do it |
 //! | `compare` | its deep part: one split's documents against the bytes of the source |
@@ -27,6 +28,7 @@ pub mod restore;
 pub mod run;
 pub mod settle;
 pub mod state;
+pub mod summary;
 pub mod verify;
 mod waves;
 
