@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::telemetry::{COUNTERS, RetryKind};
 
 /// First pause; doubled each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
@@ -15,20 +16,15 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(90);
 /// Attempts at one step.
 #[derive(Debug)]
 pub struct Retry {
+    kind: RetryKind,
     attempts: u32,
     started: Instant,
 }
 
-impl Default for Retry {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Retry {
-    /// Starts the clock of one step.
-    pub fn new() -> Self {
-        Self { attempts: 0, started: Instant::now() }
+    /// Starts the clock of one step, which is counted as `kind` when it is tried again.
+    pub fn new(kind: RetryKind) -> Self {
+        Self { kind, attempts: 0, started: Instant::now() }
     }
 
     /// Pauses if `error` may pass by itself and there is time left.
@@ -48,6 +44,7 @@ impl Retry {
         // Half to full pause: writers that failed together do not come back together.
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
         self.attempts += 1;
+        COUNTERS.add_retry(self.kind);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use crate::error::{Error, Result};
 
@@ -58,7 +59,7 @@ impl<T> Drop for Spawned<T> {
     }
 }
 
-/// Runs `future` on the I/O runtime.
+/// Runs `future` on the I/O runtime, within the caller's span.
 ///
 /// # Errors
 /// As [`io`].
@@ -67,7 +68,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    Ok(Spawned(io()?.spawn(future)))
+    Ok(Spawned(io()?.spawn(future.in_current_span())))
 }
 
 /// Runs blocking `work` (writing files) on a thread of the I/O runtime's blocking pool. Dropping the handle keeps work that has
@@ -102,7 +103,7 @@ where
     });
     let runtime =
         runtime.as_ref().ok_or_else(|| Error::internal("cannot start the CPU runtime: the operating system refused its threads"))?;
-    Ok(Spawned(runtime.spawn(future)))
+    Ok(Spawned(runtime.spawn(future.in_current_span())))
 }
 
 static SERVER: OnceLock<Option<Runtime>> = OnceLock::new();

@@ -13,6 +13,7 @@
 //! | `commands` | `demo`, `generate`, `sql`, and the command lines of the README |
 //! | `fleet` | jobs on a fleet, whatever is killed |
 //! | `kafka` | topics as tables and as the input of jobs |
+//! | `metrics` | what Prometheus scrapes is what the receipts say; logs |
 //! | `queries` | SQL on a fleet: the answers of one process; plans, options, functions; INSERT of joins and aggregates |
 //! | `defaults` | each default of the cluster which differs from Ballista's: what would go wrong without it |
 //! | `stream` | `baler stream`, whatever is killed |
@@ -37,6 +38,7 @@ mod flight_sql;
 mod kafka;
 mod kill;
 mod letters;
+mod metrics;
 mod queries;
 mod read_back;
 mod refusal;

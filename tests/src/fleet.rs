@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::baler::binary;
-use crate::servers::{Scratch, Server, free_port, random_name};
+use crate::servers::{Scratch, Server, free_port, random_name, run_folder};
 use crate::wait_until;
 
 /// Heartbeats and timeouts of the tests: as the defaults, but in a third of the time, because tests wait for a loss.
@@ -28,6 +28,8 @@ pub struct Fleet {
     name: String,
     scheduler: Option<Server>,
     executors: Vec<Option<Server>>,
+    /// Ports of the executors' `/metrics`, also of those which are gone.
+    pub metrics_ports: Vec<u16>,
     scratch: Scratch,
 }
 
@@ -62,6 +64,7 @@ impl Fleet {
             name: random_name("fleet"),
             scheduler: None,
             executors: Vec::new(),
+            metrics_ports: Vec::new(),
             scratch: Scratch::new(),
         };
         fleet.start_scheduler();
@@ -79,7 +82,7 @@ impl Fleet {
 
     fn server(&self, name: &str, arguments: &[String]) -> Server {
         let mut command = Command::new(&self.program);
-        command.args(arguments).env_clear().envs(self.variables.iter().cloned()).env("BALER_LOG", "info");
+        command.args(arguments).env_clear().env("BALER_LOG", "info").envs(self.variables.iter().cloned());
         for name in ["PATH", "HOME", "TMPDIR"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
@@ -101,7 +104,9 @@ impl Fleet {
     /// Starts another executor; returns its number. It may not have registered yet.
     pub fn add_executor(&mut self) -> usize {
         let number = self.executors.len();
-        let ports = [free_port(), free_port(), free_port()].map(|port| port.to_string());
+        let ports = [free_port(), free_port(), free_port()];
+        self.metrics_ports.push(ports[2]);
+        let ports = ports.map(|port| port.to_string());
         let work = self.work_folder(number).display().to_string();
         let scheduler = self.port.to_string();
         let mut arguments = vec!["executor", "--scheduler-host", "127.0.0.1", "--scheduler-port", &scheduler, "--vcores", "2"];
@@ -171,6 +176,12 @@ impl Fleet {
         serde_json::from_str(&get(self.port, path)?).ok()
     }
 
+    /// What one of its processes has logged so far: `scheduler`, `executor-0` …
+    pub fn log(&self, process: &str) -> String {
+        let path = run_folder().join(format!("{}-{process}.log", self.name));
+        String::from_utf8_lossy(&std::fs::read(path).expect("a process has a log")).into_owned()
+    }
+
     /// The Ballista jobs which the scheduler knows: name and status.
     pub fn jobs(&self) -> Vec<(String, String)> {
         let jobs = self.get("/api/jobs").expect("the scheduler answers");
@@ -184,8 +195,8 @@ fn more_flags(variable: &str) -> Vec<String> {
     std::env::var(variable).unwrap_or_default().split_whitespace().map(String::from).collect()
 }
 
-/// The body of a successful answer.
-fn get(port: u16, path: &str) -> Option<String> {
+/// The body of a successful answer to a GET of this port.
+pub fn get(port: u16, path: &str) -> Option<String> {
     let (status, body) = request(port, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))?;
     (status == 200).then_some(body)
 }

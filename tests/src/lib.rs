@@ -9,6 +9,7 @@
 //! | [`kafka`] | an Apache Kafka broker: start, stop, kill, restart, TLS and logins |
 //! | [`topic`] | its topics: producers, and a consumer which checks |
 //! | [`feed`] | one feed of a test: a topic, a sink, `run` and `stream`, and what must be stored |
+//! | [`prometheus`] | a Prometheus server which scrapes what a test runs |
 //! | [`proxy`] | a TCP proxy whose faults are counted, so that a test can prove that its fault fired |
 //! | [`baler`] | the binary under test as a child process with a deadline |
 //! | [`job`] | one job of a test: its SQL file, sink, state, `run` and `verify` |
@@ -29,7 +30,7 @@
 //! | `BALER_TEST_SEED` | the seed of the random kills |
 //! | `BALER_TEST_KEEP` | set: the temporary folders stay; after a failure they stay anyway |
 //!
-//! Needed on the first run: Go, Maven, Python 3 with `venv`, `openssl`; on each run: Java 17, a POSIX `sh`, and for root `setpriv`.
+//! Needed on the first run: Go, Maven, Python 3 with `venv`, `openssl`, apt and dpkg; on each run: Java 17, a POSIX `sh`, and for root `setpriv`.
 //!
 //! Nothing here waits for a time to pass: [`wait_until`] waits for a condition and has a deadline.
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness ends the test which uses it")]
@@ -45,6 +46,7 @@ pub mod job;
 pub mod kafka;
 pub mod minio;
 pub mod mongo;
+pub mod prometheus;
 pub mod proxy;
 pub mod servers;
 pub mod topic;

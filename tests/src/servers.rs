@@ -168,6 +168,7 @@ fn announce() {
         say(&format!("S3:           {}", crate::minio::description()));
         say(&format!("MongoDB wire: {}", crate::mongo::description()));
         say(&format!("Kafka:        {}", crate::kafka::description()));
+        say(&format!("Prometheus:   {}", crate::prometheus::description()));
         say(&format!("baler:        {}", crate::baler::description()));
     });
 }

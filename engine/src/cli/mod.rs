@@ -8,6 +8,7 @@ mod dead_letters;
 mod demo;
 mod generate;
 mod jobs;
+mod metrics;
 mod progress;
 mod restore;
 mod run;
@@ -16,7 +17,6 @@ mod sql;
 mod stream;
 mod verify;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -25,6 +25,7 @@ use crate::cluster::defaults::{EXECUTOR_FLAGS, FlagDefault, SCHEDULER_FLAGS};
 use crate::error::{Error, Result};
 use crate::runtime;
 use crate::session::SessionParts;
+use crate::telemetry::log::{self, LogFormat};
 
 /// Compresses objects into counted, verified documents: bulk ETL into MongoDB on DataFusion.
 #[derive(Debug, Parser)]
@@ -35,6 +36,9 @@ struct Cli {
     /// How results are written to stdout.
     #[arg(long, global = true, env = "BALER_OUTPUT", value_enum, default_value = "text")]
     output: Output,
+    /// The form of log lines and progress on stderr: text, JSON, or by where it runs.
+    #[arg(long, global = true, env = "BALER_LOG_FORMAT", value_enum, default_value = "auto")]
+    log_format: LogFormat,
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,12 +95,12 @@ pub fn main_with(parts: SessionParts) -> ExitCode {
             return ExitCode::from(if is_help { 0 } else { 2 });
         }
     };
-    start_log(&cli.command);
+    log::start(cli.log_format, matches!(cli.command, Command::Scheduler(_) | Command::Executor(_)));
     let ended = runtime::io().and_then(|io| io.block_on(dispatch(cli, &parts)));
     match ended {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
+            log::say_error(&error);
             ExitCode::from(error.exit_code())
         }
     }
@@ -136,19 +140,6 @@ async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
         Command::DeadLetters(args) => dead_letters::run(args, parts, output).await,
         Command::Scheduler(args) => servers::run_scheduler(*args, parts).await,
         Command::Executor(args) => servers::run_executor(*args, parts).await,
-    }
-}
-
-/// Warnings of ours go to stderr, from a server also what it does; `BALER_LOG` takes tracing's filter language.
-fn start_log(command: &Command) {
-    let is_server = matches!(command, Command::Scheduler(_) | Command::Executor(_));
-    // What Ballista's client logs about a failed query is in the error which the command ends with.
-    let default = if is_server { "warn,baler=info" } else { "error,baler=warn,ballista_core::execution_plans=off" };
-    let filter = std::env::var("BALER_LOG").unwrap_or_else(|_| default.to_string());
-    let filter = tracing_subscriber::EnvFilter::try_new(&filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    if let Err(error) = log.try_init() {
-        eprintln!("warning: no log: {error}");
     }
 }
 

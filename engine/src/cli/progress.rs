@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::options::format_bytes;
 use crate::runtime::{Spawned, spawn_io};
 use crate::telemetry::Figures;
+use crate::telemetry::log::{is_json, say};
 
 /// How often a log line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -25,7 +26,7 @@ pub(super) fn show_progress(
 ) -> Result<Spawned<()>> {
     let (name, started, before) = (name.to_string(), Instant::now(), figures().raw_bytes);
     spawn_io(async move {
-        let is_terminal = std::io::stderr().is_terminal();
+        let is_terminal = std::io::stderr().is_terminal() && !is_json();
         let bar = if is_terminal { ProgressBar::new(bytes) } else { ProgressBar::hidden() };
         if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {percent}% {eta} left") {
             bar.set_style(style);
@@ -39,7 +40,7 @@ pub(super) fn show_progress(
             bar.set_message(message.clone());
             if !is_terminal {
                 let percent = (done + read).min(bytes) * 100 / bytes.max(1);
-                eprintln!("{message}, {percent} %");
+                say(&format!("{message}, {percent} %"));
             }
         }
     })

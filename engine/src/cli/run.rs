@@ -9,8 +9,10 @@ use clap::Args;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::DmlStatement;
 use serde::Serialize;
+use tracing::Instrument;
 
 use super::jobs::cancel_waves;
+use super::metrics::MetricsArgs;
 use super::progress::show_progress;
 use super::{Output, print_json, print_line};
 use crate::cluster::client::Fleet;
@@ -22,6 +24,9 @@ use crate::options::format_bytes;
 use crate::runtime::stop_signal;
 use crate::session::SessionParts;
 use crate::statement;
+use crate::telemetry::log::say;
+use crate::telemetry::publish_job;
+use crate::telemetry::text::Published;
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -39,6 +44,8 @@ pub(super) struct RunArgs {
     /// A value for `${KEY}` in the file.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
 
 /// A finished run, for machines.
@@ -59,23 +66,27 @@ pub(super) async fn run(args: RunArgs, parts: &SessionParts, output: Output) -> 
         None => args.file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job").to_string(),
     };
     let started = Instant::now();
+    let published = Published::default();
+    let served = args.metrics.serve(&published).await?;
     let fleet = match &args.scheduler {
         Some(url) => Some(Fleet::connect(url, parts).await?),
         None => None,
     };
     let job = prepare_job(&parts.local()?, fleet.clone(), &text, &variables, JobRef::try_new(&args.state, &name)?).await?;
     let attempt = job.attempt();
+    publish_job(&published, &name, job.size(), job.figures());
     let outcome = tokio::select! {
         outcome = run_job(&name, job) => outcome?,
         signal = stop_signal() => {
             if let Some(fleet) = fleet {
                 cancel_waves(&fleet, &name).await?;
             }
-            eprintln!("stopped by {}; run the same command again to go on where job `{name}` stopped", signal?);
+            say(&format!("stopped by {}; run the same command again to go on where job `{name}` stopped", signal?));
             return Ok(ExitCode::from(1));
         }
     };
     let seconds = started.elapsed().as_secs_f64();
+    args.metrics.finish(served).await;
     match output {
         Output::Json => print_json(&RunResult { commit: &outcome.commit, attempt, written_now: outcome.written_now, seconds })?,
         Output::Text => print_outcome(&outcome, seconds),
@@ -125,10 +136,11 @@ pub(super) async fn run_job(name: &str, job: Job) -> Result<Outcome> {
     let (all, done) = job.splits();
     let (bytes, pending) = job.bytes();
     if done > 0 {
-        eprintln!("{name}: {done} of {all} splits are done already");
+        say(&format!("{name}: {done} of {all} splits are done already"));
     }
     let progress = show_progress(name, ["read", "documents"], bytes, bytes - pending, job.figures())?;
-    let outcome = job.run().await;
+    let span = tracing::info_span!("job", job = name, attempt = job.attempt());
+    let outcome = job.run().instrument(span).await;
     drop(progress);
     outcome
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::jobs::cancel_waves;
+use super::metrics::MetricsArgs;
 use super::run::{parse_variables, plan_insert, read_file};
 use super::{Output, print_json, print_line};
 use crate::cluster::client::Fleet;
@@ -17,6 +18,9 @@ use crate::options::{format_bytes, parse_duration};
 use crate::runtime::stop_signal;
 use crate::session::SessionParts;
 use crate::stream::driver::{BatchReport, Query};
+use crate::stream::lag::StreamFigures;
+use crate::telemetry::log::say;
+use crate::telemetry::text::Published;
 
 #[derive(Debug, Args)]
 pub(super) struct StreamArgs {
@@ -44,6 +48,8 @@ pub(super) struct StreamArgs {
     /// A value for `${KEY}` in the file.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
 
 /// A run of a query, for machines.
@@ -69,6 +75,10 @@ pub(super) async fn run(args: StreamArgs, parts: &SessionParts, output: Output) 
     let context = parts.local()?;
     let (statement, insert) = plan_insert(&context, &text, &variables).await?;
     let (name, state, available_now) = (place.name, place.state, args.available_now);
+    let published = Published::default();
+    let served = args.metrics.serve(&published).await?;
+    let figures = served.is_some().then(|| StreamFigures::new(&name));
+    figures.iter().for_each(|figures| figures.publish(&published));
     let query = Query {
         context,
         fleet: fleet.clone(),
@@ -79,6 +89,7 @@ pub(super) async fn run(args: StreamArgs, parts: &SessionParts, output: Output) 
         trigger,
         available_now,
         keep_batches: args.keep_batches,
+        figures,
     };
     let summary = tokio::select! {
         summary = query.run(|done| show_batch(&name, done)) => summary?,
@@ -86,10 +97,11 @@ pub(super) async fn run(args: StreamArgs, parts: &SessionParts, output: Output) 
             if let Some(fleet) = fleet {
                 cancel_waves(&fleet, &name).await?;
             }
-            eprintln!("stopped by {}; run the same command again to go on where query `{name}` stopped", signal?);
+            say(&format!("stopped by {}; run the same command again to go on where query `{name}` stopped", signal?));
             return Ok(ExitCode::SUCCESS);
         }
     };
+    args.metrics.finish(served).await;
     match output {
         Output::Json => {
             let (batches, documents, records) = (summary.batches, summary.documents, summary.records);
@@ -106,7 +118,7 @@ pub(super) async fn run(args: StreamArgs, parts: &SessionParts, output: Output) 
 fn show_batch(name: &str, done: &BatchReport) {
     let commit = &done.commit;
     let lag = done.lag_records.map(|lag| format!(", {lag} more wait")).unwrap_or_default();
-    eprintln!(
+    say(&format!(
         "{name} batch {}: {} records, {} → {} in {} documents, {:.1} s{lag}",
         commit.batch,
         commit.records,
@@ -114,5 +126,5 @@ fn show_batch(name: &str, done: &BatchReport) {
         format_bytes(commit.compressed_bytes),
         commit.documents,
         done.took.as_secs_f64()
-    );
+    ));
 }

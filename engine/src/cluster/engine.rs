@@ -61,7 +61,8 @@ impl ExecutionEngine for TaskEngine {
                 None => Transformed::no(node),
             })
         })?;
-        let (plan, alive) = make_stoppable(plan.data)?;
+        let span = tracing::info_span!("task", ballista_job = %job_id, stage = stage_id, task = task_id);
+        let (plan, alive) = make_stoppable(plan.data, &span)?;
         let stage = self.ballista.create_query_stage_exec(job_id, stage_id, task_id, partitions, plan, work_dir, config)?;
         Ok(Arc::new(StoppableStage::new(stage, reads_shuffles, alive)))
     }

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
-use ballista_executor::health::spawn_health_server;
 
 use super::ballista_error;
 use super::client::{http_client, same_version};
 use super::engine::TaskEngine;
+use super::stop::running_tasks;
 use crate::codec::{LogicalCodec, PhysicalCodec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::{self, cpu_threads, stop_signal};
 use crate::session::{Place, SessionParts, runtime_env};
+use crate::telemetry::serve::{MetricsServer, routes};
+use crate::telemetry::text::Published;
 
 /// Pause before an executor which lost its scheduler starts again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -23,7 +25,7 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Settings of an executor's process besides Ballista's.
 #[derive(Debug, Clone)]
 pub struct ExecutorOptions {
-    /// Where `/healthz` and `/readyz` are served.
+    /// Where `/healthz`, `/readyz` and `/metrics` are served.
     pub health: SocketAddr,
     /// How long SIGTERM waits for splits under way, in whole: shorter than what Kubernetes grants (30 s).
     pub drain: Duration,
@@ -54,13 +56,15 @@ pub async fn serve(mut config: ExecutorProcessConfig, parts: SessionParts, optio
     config.override_logical_codec = Some(Arc::new(LogicalCodec::default()));
     config.override_physical_codec = Some(Arc::new(PhysicalCodec::default()));
 
-    let (stop_health, health_stops) = tokio::sync::oneshot::channel();
-    let health = spawn_health_server(options.health, config.health.clone(), health_stops);
-    let served = run(Arc::new(config), &options).await;
-    if stop_health.send(()).is_ok() {
-        health.await.map_err(|e| Error::internal("the health server ended").with_source(e))?.map_err(ballista_error)?;
-    }
-    if served? { Ok(()) } else { start_anew() }
+    let (health, slots) = (config.health.clone(), config.vcores as f64);
+    let published = Published::default();
+    published.add(Box::new(move |text| text.gauge("baler_executor_slots", "Tasks which this executor runs at once.", &[], slots)));
+    published.add(Box::new(|text| {
+        text.gauge("baler_executor_running_tasks", "Tasks which this executor runs now.", &[], running_tasks() as f64);
+    }));
+    let not_ready = "the scheduler has not answered the last heartbeat";
+    let _served = MetricsServer::start(options.health, |scrapes| routes(published, scrapes, move || health.is_ready(), not_ready)).await?;
+    if run(Arc::new(config), &options).await? { Ok(()) } else { start_anew() }
 }
 
 /// `true` when the process was asked to stop; `false` when its scheduler was lost.

@@ -26,6 +26,8 @@ use ballista_scheduler::state::execution_stage::{ExecutionStage, PendingPartitio
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
+use crate::telemetry::COUNTERS;
+
 /// Tasks of a stage, by stage.
 type Tasks = HashMap<usize, Vec<TaskInfo>>;
 
@@ -98,6 +100,20 @@ fn without_partitions(task: &TaskInfo) -> TaskInfo {
     TaskInfo { task_status, global_input_partition_ids: task.global_input_partition_ids.clone(), ..*task }
 }
 
+/// Whether a task failed by itself: not because it was cancelled, or because an executor was lost.
+fn is_own_failure(status: &TaskStatus) -> bool {
+    let Some(task_status::Status::Failed(failed)) = &status.status else { return false };
+    !matches!(
+        failed.failed_reason,
+        Some(
+            FailedReason::TaskKilled(_)
+                | FailedReason::ExecutorLost(_)
+                | FailedReason::ResultLost(_)
+                | FailedReason::FetchPartitionError(_)
+        )
+    )
+}
+
 fn failed(reason: FailedReason) -> task_status::Status {
     let error = "the stage was rolled back".to_string();
     task_status::Status::Failed(FailedTask { error, retryable: true, count_to_failures: false, failed_reason: Some(reason) })
@@ -151,6 +167,7 @@ impl ExecutionGraph for KeepingGraph {
         max_task_failures: usize,
         max_stage_failures: usize,
     ) -> Result<Vec<QueryStageSchedulerEvent>> {
+        COUNTERS.tasks_failed.add(statuses.iter().filter(|status| is_own_failure(status)).count() as u64);
         let is_failure = |status: &TaskStatus| matches!(status.status, Some(task_status::Status::Failed(_)));
         let mut events = Vec::new();
         // Only a task that failed rolls a stage back. Each goes alone, so that what others have delivered is seen before.

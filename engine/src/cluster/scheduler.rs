@@ -40,6 +40,8 @@ use crate::codec::{LogicalCodec, PhysicalCodec, version_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{Place, SessionParts};
 use crate::statement;
+use crate::telemetry::serve::metrics_answer;
+use crate::telemetry::text::Published;
 
 /// Ballista's scheduler, over DataFusion's plan format.
 pub(crate) type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
@@ -146,6 +148,7 @@ fn router(scheduler: Scheduler, config: &SchedulerConfig, tables: String) -> Rou
     let ours = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .route("/api/baler", get(fleet_info))
         .with_state(Arc::new(served));
     get_routes(scheduler).merge(services.routes().into_axum_router()).merge(ours).layer(from_fn(check_version))
@@ -158,6 +161,24 @@ struct Served {
     tables: String,
 }
 
+impl Served {
+    /// Executors whose heartbeat is fresh, by id.
+    async fn executors(&self) -> Result<Vec<ExecutorInfo>> {
+        let state = self.scheduler.state.executor_manager.get_executors_state().await.map_err(ballista_error)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let executors = state.into_iter().map(|(executor, heartbeat, _)| ExecutorInfo {
+            id: executor.id,
+            host: executor.host,
+            port: executor.port,
+            slots: executor.specification.vcores as usize,
+            heartbeat_age_seconds: now.saturating_sub(heartbeat.unwrap_or_default()).as_secs(),
+        });
+        let mut executors: Vec<_> = executors.filter(|executor| executor.heartbeat_age_seconds <= self.executor_timeout_seconds).collect();
+        executors.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(executors)
+    }
+}
+
 async fn ready(State(served): State<Arc<Served>>) -> Response {
     if served.scheduler.is_ready() {
         (StatusCode::OK, "ready\n").into_response()
@@ -166,21 +187,37 @@ async fn ready(State(served): State<Arc<Served>>) -> Response {
     }
 }
 
-async fn fleet_info(State(served): State<Arc<Served>>) -> Response {
-    let state = match served.scheduler.state.executor_manager.get_executors_state().await {
-        Ok(state) => state,
+/// Ballista's families and ours, with tasks and slots as they are now.
+async fn metrics(State(served): State<Arc<Served>>) -> Response {
+    let jobs = served.scheduler.state.task_manager.get_running_job_cache();
+    let (mut pending, mut running) = (0, 0);
+    for job in jobs.values() {
+        let graph = job.execution_graph.read().await;
+        pending += graph.available_tasks();
+        running += graph.running_tasks().len();
+    }
+    let executors = match served.executors().await {
+        Ok(executors) => executors,
         Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let executors = state.into_iter().map(|(executor, heartbeat, _)| ExecutorInfo {
-        id: executor.id,
-        host: executor.host,
-        port: executor.port,
-        slots: executor.specification.vcores as usize,
-        heartbeat_age_seconds: now.saturating_sub(heartbeat.unwrap_or_default()).as_secs(),
-    });
-    let mut executors: Vec<_> = executors.filter(|executor| executor.heartbeat_age_seconds <= served.executor_timeout_seconds).collect();
-    executors.sort_by(|a, b| a.id.cmp(&b.id));
+    let slots: usize = executors.iter().map(|executor| executor.slots).sum();
+    let gauges = [
+        ("baler_tasks_pending", "Tasks which could run and have no slot yet.", pending),
+        ("baler_tasks_running", "Tasks which run.", running),
+        ("baler_slots", "Tasks which the executors can run at once.", slots),
+        ("baler_executors", "Executors whose heartbeat is fresh.", executors.len()),
+        ("baler_ballista_jobs", "Ballista jobs which wait or run; a job of `baler run` has some at once.", jobs.len()),
+    ];
+    let published = Published::default();
+    published.add(Box::new(move |text| gauges.iter().for_each(|(name, help, value)| text.gauge(name, help, &[], *value as f64))));
+    metrics_answer(&published)
+}
+
+async fn fleet_info(State(served): State<Arc<Served>>) -> Response {
+    let executors = match served.executors().await {
+        Ok(executors) => executors,
+        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    };
     axum::Json(FleetInfo { version: crate::VERSION.to_string(), executors, tables: served.tables.clone() }).into_response()
 }
 

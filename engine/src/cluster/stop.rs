@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use ballista_core::serde::protobuf::{RuntimeStatsReport, ShuffleWritePartition, TaskColumnStats, WindowStateReport};
@@ -21,18 +22,22 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 use tokio::sync::watch;
+use tracing::{Instrument, Span};
 
 use super::transfer::retryable;
 use crate::error::Error;
 
-/// Puts a [`StoppableExec`] under the shuffle writer `stage`; the plan runs for as long as the sender lives.
+/// Puts a [`StoppableExec`] under the shuffle writer `stage`; the plan runs for as long as the sender lives. `span` is what its log lines
+/// belong to.
 ///
 /// # Errors
 /// DataFusion's, from rebuilding the plan.
-pub(super) fn make_stoppable(stage: Arc<dyn ExecutionPlan>) -> DataFusionResult<(Arc<dyn ExecutionPlan>, watch::Sender<()>)> {
+pub(super) fn make_stoppable(stage: Arc<dyn ExecutionPlan>, span: &Span) -> DataFusionResult<(Arc<dyn ExecutionPlan>, watch::Sender<()>)> {
     let (alive, stopped) = watch::channel(());
     let children = stage.children().into_iter().cloned();
-    let children = children.map(|input| Arc::new(StoppableExec { input, stopped: stopped.clone() }) as Arc<dyn ExecutionPlan>).collect();
+    let children = children
+        .map(|input| Arc::new(StoppableExec { input, stopped: stopped.clone(), span: span.clone() }) as Arc<dyn ExecutionPlan>)
+        .collect();
     let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
     Ok((stage.replace_children(children, options)?, alive))
 }
@@ -42,6 +47,7 @@ pub(super) fn make_stoppable(stage: Arc<dyn ExecutionPlan>) -> DataFusionResult<
 struct StoppableExec {
     input: Arc<dyn ExecutionPlan>,
     stopped: watch::Receiver<()>,
+    span: Span,
 }
 
 impl DisplayAs for StoppableExec {
@@ -80,19 +86,19 @@ impl ExecutionPlan for StoppableExec {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let [input] = children.as_slice() else { return Err(Error::internal("StoppableExec has one input").into()) };
-        Ok(Arc::new(Self { input: Arc::clone(input), stopped: self.stopped.clone() }))
+        Ok(Arc::new(Self { input: Arc::clone(input), stopped: self.stopped.clone(), span: self.span.clone() }))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
-        let open = (self.input.execute(partition, context)?, self.stopped.clone());
-        let rows = futures::stream::try_unfold(open, |(mut rows, mut stopped)| async move {
+        let open = (self.span.in_scope(|| self.input.execute(partition, context))?, self.stopped.clone(), self.span.clone());
+        let rows = futures::stream::try_unfold(open, |(mut rows, mut stopped, span)| async move {
             let next = tokio::select! {
                 biased;
                 // Nothing is ever sent: this ends when the sender is dropped.
                 _ = stopped.changed() => return Err(Error::permanent("the task was cancelled").into()),
-                next = rows.next() => next.transpose()?,
+                next = rows.next().instrument(span.clone()) => next.transpose()?,
             };
-            Ok::<_, DataFusionError>(next.map(|batch| (batch, (rows, stopped))))
+            Ok::<_, DataFusionError>(next.map(|batch| (batch, (rows, stopped, span))))
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
     }
@@ -104,13 +110,38 @@ pub(super) struct StoppableStage {
     stage: Arc<dyn QueryStageExecutor>,
     reads_shuffles: bool,
     _alive: watch::Sender<()>,
+    _running: RunningTask,
+}
+
+static RUNNING_TASKS: AtomicUsize = AtomicUsize::new(0);
+
+/// Tasks which this process runs now.
+pub(super) fn running_tasks() -> usize {
+    RUNNING_TASKS.load(Ordering::Relaxed)
+}
+
+/// One of them, for as long as it is kept.
+#[derive(Debug)]
+struct RunningTask;
+
+impl RunningTask {
+    fn begin() -> Self {
+        RUNNING_TASKS.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for RunningTask {
+    fn drop(&mut self) {
+        RUNNING_TASKS.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl StoppableStage {
     /// Runs `stage`, whose plan [`make_stoppable`] has made to stop with `alive`. Where it reads shuffles, a transfer
     /// that breaks off does not fail the query.
     pub(super) fn new(stage: Arc<dyn QueryStageExecutor>, reads_shuffles: bool, alive: watch::Sender<()>) -> Self {
-        Self { stage, reads_shuffles, _alive: alive }
+        Self { stage, reads_shuffles, _alive: alive, _running: RunningTask::begin() }
     }
 }
 

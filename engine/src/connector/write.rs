@@ -22,6 +22,7 @@ use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricB
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 use futures::StreamExt;
+use tracing::Instrument;
 
 use super::batch::BatchBuilder;
 use super::blob::BlobScanExec;
@@ -37,7 +38,7 @@ use crate::job::JobRef;
 use crate::job::dead_letter::{DeadLetter, DeadLetterLog};
 use crate::job::state::JobState;
 use crate::runtime;
-use crate::telemetry::COUNTERS;
+use crate::telemetry::{COUNTERS, Done};
 
 /// Writes its input's rows as documents.
 #[derive(Debug)]
@@ -220,6 +221,8 @@ const PREPARE_PAUSE: Duration = Duration::from_millis(200);
 /// Totals of one part.
 #[derive(Default)]
 struct Totals {
+    /// Rows which came.
+    chunks: u64,
     documents: u64,
     records: i64,
     raw_bytes: i64,
@@ -263,12 +266,13 @@ impl PartWriter {
         let mut count = 0;
         let write = |split: Split| {
             let state = state.as_ref();
-            async move { self.write_split(&split, state).await }
+            let job = self.job.as_ref().map(|job| job.name.as_str());
+            let span = tracing::info_span!("split", job, split = split.id);
+            async move { self.write_split(&split, state).await }.instrument(span)
         };
         let done = |documents| {
             count += documents;
             self.splits.add(1);
-            COUNTERS.splits.add(1);
         };
         queue.run(write, done).await?;
         Ok(count)
@@ -286,13 +290,17 @@ impl PartWriter {
         let chain = narrow_to_split(&self.plan, split, &log)?;
         let rows = chain.execute(0, Arc::clone(&self.context))?;
         let totals = self.write_rows(rows, &split.id).await?;
+        let done = totals.done();
         for refused in totals.refused {
             log.add(DeadLetter::document(split, refused.id, refused.reason));
         }
         let dead_letters = log.take();
         let Some(state) = state else {
             return match dead_letters.first() {
-                None => Ok(totals.documents),
+                None => {
+                    COUNTERS.add_done(&done, 1);
+                    Ok(totals.documents)
+                }
                 Some(letter) => Err(Error::permanent(format!("{}; run it with `baler run` to keep dead letters", letter.reason))),
             };
         };
@@ -314,7 +322,12 @@ impl PartWriter {
             started,
             finished: Utc::now(),
         };
-        state.put_receipt(&receipt).await?;
+        // Of two attempts which both wrote the split, the one whose receipt holds counts.
+        if state.put_receipt(&receipt).await? {
+            COUNTERS.add_done(&done, 1);
+            COUNTERS.add_dead_letters(&dead_letters);
+            tracing::debug!(documents = done.documents, raw_bytes = done.raw_bytes, dead_letters = dead_letters.len(), "a split is done");
+        }
         Ok(totals.documents)
     }
 
@@ -324,7 +337,12 @@ impl PartWriter {
         let totals = self.write_rows(rows, part).await?;
         match totals.refused.first() {
             Some(refused) => Err(Error::permanent(format!("document {}: {}", refused.id, refused.reason))),
-            None => Ok(totals.documents),
+            None => {
+                // Of a job without splits, the driver stores the one receipt and counts its documents.
+                let documents = if self.job.is_some() { 0 } else { totals.documents };
+                COUNTERS.add_done(&Done { documents, ..totals.done() }, 0);
+                Ok(totals.documents)
+            }
         }
     }
 
@@ -351,6 +369,7 @@ impl PartWriter {
             COUNTERS.row_wait.add_since(waited);
             let Some(rows) = next else { break };
             let rows = rows?;
+            totals.chunks += rows.num_rows() as u64;
             let documents = self.encoder.encode(&rows)?;
             for refused in documents.refused() {
                 let refused = Refused { id: self.id_of(&rows, refused.row)?, reason: refused.reason.clone() };
@@ -398,6 +417,16 @@ impl PartWriter {
 }
 
 impl Totals {
+    fn done(&self) -> Done {
+        Done {
+            chunks: self.chunks,
+            documents: self.documents,
+            records: self.records as u64,
+            raw_bytes: self.raw_bytes as u64,
+            compressed_bytes: self.compressed_bytes as u64,
+        }
+    }
+
     fn add(&mut self, facts: &DocumentFacts) {
         self.documents += 1;
         self.records += facts.records;

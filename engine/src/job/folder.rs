@@ -15,6 +15,7 @@ use crate::error::{Error, Result, store_error};
 use crate::retry::Retry;
 use crate::runtime;
 use crate::store::{Location, locate};
+use crate::telemetry::RetryKind;
 
 /// Files which are read at once.
 const READS_IN_FLIGHT: usize = 64;
@@ -52,7 +53,7 @@ impl StateFolder {
         let file = self.place.join(name);
         let text = serde_json::to_vec_pretty(content).map_err(|e| Error::internal(format!("{name} does not encode")).with_source(e))?;
         runtime::spawn_io(async move {
-            let mut retry = Retry::new();
+            let mut retry = Retry::new(RetryKind::StateWrite);
             let mut is_repeat = false;
             loop {
                 match create_once(&file, &text).await {
@@ -192,7 +193,7 @@ pub async fn job_names(folder: &Location) -> Result<Vec<String>> {
 }
 
 async fn read_file(file: &Location) -> Result<Option<Vec<u8>>> {
-    let mut retry = Retry::new();
+    let mut retry = Retry::new(RetryKind::StateRead);
     loop {
         let read = async { file.store.get(&file.path).await?.bytes().await };
         match read.await {

@@ -9,6 +9,7 @@
 //! | [`run`] | the driver: plan → manifest → write → commit; resumes |
 //! | `waves` | how the driver writes on a fleet: waves of splits until each has its receipt |
 //! | [`retry`] | what became a dead letter, once more |
+//! | [`summary`] | a job or query in short, for lists and the dashboard |
 //! | [`verify`] | the auditor: manifest, receipts and stored documents against each other and the source |
 //! | [`settle`] | its work on one split, as the executors of a fleet do it |
 //! | `compare`, `compare_records` | its deep part: one split's documents against the bytes, or the records, of the source |
@@ -30,6 +31,7 @@ pub mod retry;
 pub mod run;
 pub mod settle;
 pub mod state;
+pub mod summary;
 pub mod verify;
 mod waves;
 

@@ -29,7 +29,7 @@ use crate::connector::split::{Split, deal};
 use crate::connector::write::WriteExec;
 use crate::error::{Error, Result};
 use crate::runtime;
-use crate::telemetry::{Figures, ReceiptTotals};
+use crate::telemetry::{COUNTERS, Done, Figures, JobSize, ReceiptTotals};
 
 /// A job that is planned and whose manifest is stored.
 pub struct Job {
@@ -129,13 +129,19 @@ impl Job {
         (all, self.pending.iter().map(Split::work_bytes).sum())
     }
 
+    /// What there is to do, as [`publish_job`](crate::telemetry::publish_job) shows it.
+    pub fn size(&self) -> JobSize {
+        let ((splits, splits_before), (bytes, pending)) = (self.splits(), self.bytes());
+        JobSize { splits: splits as u64, splits_before: splits_before as u64, bytes, bytes_before: bytes - pending }
+    }
+
     /// Which attempt this is.
     pub fn attempt(&self) -> u32 {
         self.job.attempt
     }
 
     /// Figures of this run so far, for as long as it goes on.
-    pub fn figures(&self) -> impl Fn() -> Figures + Send + 'static {
+    pub fn figures(&self) -> impl Fn() -> Figures + Send + Sync + 'static {
         let totals = self.fleet.is_some().then(|| Arc::clone(&self.progress));
         move || totals.as_ref().map_or_else(Figures::of_process, |totals| totals.figures())
     }
@@ -183,7 +189,9 @@ impl Job {
             (written_now, receipts) = self.write().await?;
             if is_whole {
                 self.check_alone().await?;
-                self.state.put_receipt(&whole_receipt(written_now, self.job.attempt, started)).await?;
+                if self.state.put_receipt(&whole_receipt(written_now, self.job.attempt, started)).await? {
+                    COUNTERS.add_done(&Done { documents: written_now, ..Done::default() }, 1);
+                }
             }
         }
         Ok(Outcome { commit: self.commit(receipts).await?, written_now })

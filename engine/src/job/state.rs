@@ -88,12 +88,12 @@ impl JobState {
         self.folder.read(&format!("receipts/{split}.json")).await
     }
 
-    /// Stores a receipt. A second one for the same split is dropped: both attempts wrote the same documents.
+    /// Stores a receipt. A second one for the same split is dropped, and the answer is `false`: both attempts wrote the same documents.
     ///
     /// # Errors
     /// As the store's.
-    pub async fn put_receipt(&self, receipt: &Receipt) -> Result<()> {
-        self.folder.create(&format!("receipts/{}.json", receipt.split), receipt).await.map(|_was_first| ())
+    pub async fn put_receipt(&self, receipt: &Receipt) -> Result<bool> {
+        self.folder.create(&format!("receipts/{}.json", receipt.split), receipt).await
     }
 
     /// Names of the splits that have a receipt, in no order; reads none of them.

@@ -21,6 +21,7 @@ use crate::connector::receipt::Receipt;
 use crate::connector::split::Split;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
+use crate::telemetry::{COUNTERS, RetryKind};
 
 /// Waves at the scheduler at once, at least: while one ends, the next fills the slots.
 const WAVES_MIN: usize = 2;
@@ -187,6 +188,7 @@ impl Waves<'_> {
             Err(Failure::Task(error) | Failure::Fleet(error)) => error,
         };
         tracing::warn!(wave, splits = left.len(), error = %cause, "a wave failed; what has no receipt is sent again");
+        COUNTERS.add_retry(RetryKind::Wave);
         for id in left {
             if let Some(sent) = self.sent.remove(&id) {
                 self.waiting.push_back(sent.split);
@@ -214,6 +216,7 @@ impl Waves<'_> {
             return Ok(());
         }
         tracing::warn!(splits = late.len(), "splits are late and are sent a second time");
+        late.iter().for_each(|_| COUNTERS.add_retry(RetryKind::LateSplit));
         self.send(late).await
     }
 

@@ -12,8 +12,10 @@ use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{DmlStatement, LogicalPlan};
+use tracing::Instrument;
 
 use super::group::{group_of, tell_group};
+use super::lag::StreamFigures;
 use super::log::{BatchCommit, BatchOffsets, StreamLog};
 use super::plan::{Caps, go_on, next_ranges};
 use crate::cluster::client::Fleet;
@@ -26,7 +28,8 @@ use crate::connector::source::{SourceSpec, SourceTable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::run::Job;
 use crate::job::state::Commit;
-use crate::telemetry::Waits;
+use crate::runtime::spawn_io;
+use crate::telemetry::{COUNTERS, RetryKind, Waits};
 
 /// How long servers may be away from a query that ran before, without a micro-batch in between: a restarted broker, an election
 /// and a rescheduled pod fit in.
@@ -53,6 +56,8 @@ pub struct Query {
     pub available_now: bool,
     /// How many micro-batches keep their own files at least; older ones are folded, so many at a time. 0 folds none.
     pub keep_batches: u64,
+    /// Where it shows how far it is; [`StreamFigures::watch`] runs beside it then.
+    pub figures: Option<StreamFigures>,
 }
 
 impl std::fmt::Debug for Query {
@@ -97,6 +102,8 @@ impl Query {
         let mut log = StreamLog::open(&self.context.runtime_env(), &self.state, &self.name)?;
         let epoch = log.claim().await?;
         let limits = if self.available_now { Some(current(&spec).await?) } else { None };
+        // Kept until the run ends.
+        let _watched = self.figures.clone().map(|figures| spawn_io(figures.watch(spec.clone()))).transpose()?;
         let mut run = Run { query: self, spec, log, epoch, limits, summary: Summary::default(), last_success: Instant::now() };
         loop {
             let Err(error) = run.run_batches(&report).await else { return Ok(run.summary) };
@@ -108,6 +115,7 @@ impl Query {
                 return Err(error.context(format!("gave up after {} s", PATIENCE.as_secs())));
             }
             tracing::warn!(query = self.name, %error, "a micro-batch failed and is tried again");
+            COUNTERS.add_retry(RetryKind::MicroBatch);
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -166,6 +174,9 @@ impl Run<'_> {
     /// Goes on from what the log says, until there is nothing left or something fails.
     async fn run_batches(&mut self, report: &impl Fn(&BatchReport)) -> Result<()> {
         let (mut last, mut last_commit) = self.recover().await?;
+        if let Some(last) = &last {
+            self.note(last, last_commit.as_ref());
+        }
         stop_at("recovered", last.as_ref().map_or(0, |last| last.batch)).await;
         loop {
             let (started, waits) = (Instant::now(), Waits::of_process());
@@ -187,11 +198,14 @@ impl Run<'_> {
                     (self.log.begin(planned).await?, Some(lag))
                 }
             };
+            self.note(&batch, None);
             stop_at("begun", batch.batch).await;
-            let totals = self.run_batch(&batch).await?;
+            let span = tracing::info_span!("batch", query = self.query.name, batch = batch.batch);
+            let totals = self.run_batch(&batch).instrument(span).await?;
             stop_at("written", batch.batch).await;
             let commit = BatchCommit::new(batch.batch, self.epoch, totals.as_ref());
             self.log.commit(&commit).await?;
+            self.note(&batch, Some(&commit));
             stop_at("committed", batch.batch).await;
             if let Err(error) = tell_group(&self.spec, &group_of(&self.spec, &self.query.name), &batch.ranges).await {
                 tracing::warn!(query = self.query.name, %error, "lag tools do not see this micro-batch");
@@ -203,6 +217,7 @@ impl Run<'_> {
             self.last_success = Instant::now();
             let slowest = self.query.fleet.is_none().then(|| Waits::of_process().since(&waits).slowest());
             let done = BatchReport { commit: commit.clone(), took: started.elapsed(), lag_records, slowest };
+            COUNTERS.stream_batches.observe(done.took);
             report(&done);
             (last, last_commit) = (Some(batch), Some(commit));
             self.wait(&done, started).await;
@@ -218,6 +233,13 @@ impl Run<'_> {
         match self.log.fold(&self.query.context.runtime_env(), &self.query.state, keep as usize).await {
             Ok(folded) => tracing::debug!(query = self.query.name, folded, "old micro-batches are folded"),
             Err(error) => tracing::warn!(query = self.query.name, %error, "old micro-batches are not folded"),
+        }
+    }
+
+    /// Shows where the query is: at `batch`, which is done if it has a commit.
+    fn note(&self, batch: &BatchOffsets, commit: Option<&BatchCommit>) {
+        if let Some(figures) = &self.query.figures {
+            figures.note(&batch.ranges, commit.filter(|commit| commit.batch == batch.batch).map(|commit| commit.committed));
         }
     }
 

@@ -7,6 +7,7 @@
 //! | [`history`] | all its micro-batches, and how the files of old ones are folded into one |
 //! | [`audit`] | a whole query for `baler verify` |
 //! | [`plan`] | what the next micro-batch takes, under its caps |
+//! | [`lag`] | how far it is behind, and how long what it needs is kept |
 //! | [`group`] | offsets for tools which show the lag of a consumer group |
 //!
 //! Plans, sinks, receipts and the job of a micro-batch are those of `baler run`.
@@ -15,5 +16,6 @@ pub mod audit;
 pub mod driver;
 pub mod group;
 pub mod history;
+pub mod lag;
 pub mod log;
 pub mod plan;

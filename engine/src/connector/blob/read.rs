@@ -16,6 +16,7 @@ use crate::error::{Error, Result, store_error};
 use crate::retry::Retry;
 use crate::runtime;
 use crate::store::Location;
+use crate::telemetry::RetryKind;
 
 /// Ranges of one split which are requested at once: one arrives while the next is on its way.
 const RANGES_IN_FLIGHT: usize = 2;
@@ -165,7 +166,7 @@ fn condition(version: &str) -> GetOptions {
 }
 
 async fn fetch_block(location: &Location, version: &str, range: Range<u64>, shape: BlockShape) -> BlockResult {
-    let mut retry = Retry::new();
+    let mut retry = Retry::new(RetryKind::SourceRead);
     loop {
         match fetch_once(location, version, range.clone(), shape).await {
             Ok(block) => return Ok(block),

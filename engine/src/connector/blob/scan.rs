@@ -225,8 +225,8 @@ impl SplitReader {
         let rows = run.ends.len();
         self.output_rows.add(rows);
         self.source_bytes.add(run.bytes.len());
-        COUNTERS.source_chunks.add(rows as u64);
-        COUNTERS.source_bytes.add(run.bytes.len() as u64);
+        COUNTERS.read_chunks.add(rows as u64);
+        COUNTERS.read_bytes.add(run.bytes.len() as u64);
         let starts = || std::iter::once(0).chain(run.ends.iter().copied()).take(rows);
         let offsets = || starts().map(|start| run.offset + start as u64);
         let failed = |e| Error::internal("building a batch of chunks").with_source(e);

@@ -1,6 +1,7 @@
 //! Batches → one part file. It appears under its name only when it is whole and durable.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -15,27 +16,29 @@ use crate::telemetry::COUNTERS;
 /// Opens the part's file.
 pub(crate) async fn open(spec: &BsonSpec, env: &Arc<RuntimeEnv>, part: &str) -> Result<Box<dyn SinkWriter>> {
     let file = spec.folder(env)?.join(&spec.file_name(part));
-    Ok(Box::new(PartWriter { writer: ObjectWriter::open(&file, ObjectShape::default())?, documents: 0, bytes: 0 }))
+    Ok(Box::new(PartWriter { writer: ObjectWriter::open(&file, ObjectShape::default())?, batches: Vec::new() }))
 }
 
 struct PartWriter {
     writer: ObjectWriter,
-    documents: u64,
-    bytes: u64,
+    /// Documents, bytes and time of each batch: they count when the part is durable.
+    batches: Vec<(u64, u64, Duration)>,
 }
 
 #[async_trait]
 impl SinkWriter for PartWriter {
     async fn write(&mut self, batch: Batch) -> Result<()> {
-        self.documents += batch.len() as u64;
-        self.bytes += batch.bytes().len() as u64;
-        self.writer.write(batch.into_bytes().into()).await
+        let (documents, bytes, sent) = (batch.len() as u64, batch.bytes().len() as u64, Instant::now());
+        self.writer.write(batch.into_bytes().into()).await?;
+        self.batches.push((documents, bytes, sent.elapsed()));
+        Ok(())
     }
 
     async fn finish(self: Box<Self>) -> Result<Written> {
         self.writer.finish().await?;
-        COUNTERS.sink_docs.add(self.documents);
-        COUNTERS.sink_bytes.add(self.bytes);
+        for (documents, bytes, took) in self.batches {
+            COUNTERS.add_sink_batch(documents, bytes, took);
+        }
         Ok(Written::default())
     }
 }

@@ -170,8 +170,8 @@ impl SplitReader {
         let records = records.map_or(batch.num_rows() as i64, |records| records.values().iter().sum());
         self.output_rows.add(batch.num_rows());
         self.source_bytes.add(bytes);
-        COUNTERS.source_chunks.add(batch.num_rows() as u64);
-        COUNTERS.source_records.add(records as u64);
-        COUNTERS.source_bytes.add(bytes as u64);
+        COUNTERS.read_chunks.add(batch.num_rows() as u64);
+        COUNTERS.read_records.add(records as u64);
+        COUNTERS.read_bytes.add(bytes as u64);
     }
 }

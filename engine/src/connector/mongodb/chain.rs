@@ -18,6 +18,7 @@ use crate::connector::receipt::DocumentFacts;
 use crate::connector::stored::{DocumentSender, StoredSplit, in_background};
 use crate::error::{Error, Result};
 use crate::retry::Retry;
+use crate::telemetry::RetryKind;
 
 /// Payload bytes of one request: hides its round trip, and many splits may be read ahead.
 const FETCH_BYTES: u64 = 4 << 20;
@@ -93,7 +94,7 @@ impl Chain {
 
     /// One document without its payload; `None` if it is not stored.
     async fn look(&self, id: &str) -> Result<Option<RawDocumentBuf>> {
-        let mut retry = Retry::new();
+        let mut retry = Retry::new(RetryKind::SinkRead);
         let projection = match self.fields {
             Fields::Facts => doc! { DocumentFacts::PAYLOAD: 0 },
             Fields::All => doc! { "original_size": 1, "compressed_size": 1 },
@@ -111,7 +112,7 @@ impl Chain {
         if links.is_empty() {
             return Ok(Vec::new());
         }
-        let mut retry = Retry::new();
+        let mut retry = Retry::new(RetryKind::SinkRead);
         let ids: Vec<&str> = links.iter().map(|link| link.id.as_str()).collect();
         let found: Vec<RawDocumentBuf> = loop {
             let read = async { self.collection.find(doc! { "_id": { "$in": &ids } }).await?.try_collect().await };

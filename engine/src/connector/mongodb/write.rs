@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use ::mongodb::Collection;
@@ -24,7 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::dead_letter::OnError;
 use crate::retry::Retry;
 use crate::runtime::{self, Spawned};
-use crate::telemetry::COUNTERS;
+use crate::telemetry::{COUNTERS, RetryKind};
 
 /// E11000.
 const DUPLICATE_KEY: i32 = 11000;
@@ -70,10 +71,9 @@ impl SinkWriter for MongodbWriter {
         }
         let (spec, collection) = (Arc::clone(&self.spec), self.collection.clone());
         self.under_way.push_back(runtime::spawn_io(async move {
-            let (documents, bytes) = (batch.len() as u64, batch.bytes().len() as u64);
+            let (documents, bytes, sent) = (batch.len() as u64, batch.bytes().len() as u64, Instant::now());
             let written = write_batch(&spec, &collection, &batch).await?;
-            COUNTERS.sink_docs.add(documents - written.refused.len() as u64);
-            COUNTERS.sink_bytes.add(bytes);
+            COUNTERS.add_sink_batch(documents - written.refused.len() as u64, bytes, sent.elapsed());
             Ok(written)
         })?);
         Ok(())
@@ -99,7 +99,7 @@ struct Attempt {
 async fn write_batch(spec: &MongodbSpec, collection: &Collection<RawDocumentBuf>, batch: &Batch) -> Result<Written> {
     let mut pending = batch.iter().map(to_raw).collect::<Result<Vec<_>>>()?;
     let mut written = Written::default();
-    let mut retry = Retry::new();
+    let mut retry = Retry::new(RetryKind::SinkWrite);
     while !pending.is_empty() {
         let attempt = match spec.write_mode {
             WriteMode::Insert => insert(spec, collection, pending, &mut written).await?,
@@ -210,7 +210,7 @@ async fn check_duplicates(
     let mut stored: HashMap<String, RawDocumentBuf> = HashMap::new();
     let filter = rawdoc! { "_id": { "$in": ids } };
     let filter = filter.to_document().map_err(|e| Error::internal("a filter does not encode").with_source(e))?;
-    let mut retry = Retry::new();
+    let mut retry = Retry::new(RetryKind::SinkRead);
     loop {
         let found = async { collection.find(filter.clone()).await?.try_collect::<Vec<_>>().await };
         match found.await {

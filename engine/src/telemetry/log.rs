@@ -1,0 +1,68 @@
+//! What is logged, and in which form: text for people, one JSON object a line for machines.
+//!
+//! A line has the ids of what it belongs to (`job`, `split`; `query`, `batch`; on an executor Ballista's `ballista_job`, `stage`, `task`) as
+//! fields of its spans, and never a value of a row or a secret.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// JSON in a pod of Kubernetes, and from a scheduler or executor whose stderr is no terminal; else text.
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line: also progress and the error a command ends with.
+    Json,
+}
+
+/// Whether lines are JSON.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Starts the log of this process on stderr. `BALER_LOG` takes tracing's filter language; without it, warnings of ours are logged, and from
+/// a server also what it does.
+pub fn start(format: LogFormat, is_server: bool) {
+    let is_terminal = std::io::stderr().is_terminal();
+    let is_json = match format {
+        LogFormat::Auto => std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() || (is_server && !is_terminal),
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    JSON.store(is_json, Ordering::Relaxed);
+    // What Ballista's client logs about a failed query is in the error which the command ends with.
+    let default = if is_server { "warn,baler=info" } else { "error,baler=warn,ballista_core::execution_plans=off,baler::progress=info" };
+    let filter = std::env::var("BALER_LOG").unwrap_or_else(|_| default.to_string());
+    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
+    let started = if is_json { log.json().flatten_event(true).try_init() } else { log.try_init() };
+    if let Err(error) = started {
+        eprintln!("warning: no log: {error}");
+    }
+}
+
+/// Whether lines are JSON objects.
+pub fn is_json() -> bool {
+    JSON.load(Ordering::Relaxed)
+}
+
+/// A line about how a command goes on: as it is, or as a log line where these are JSON.
+pub fn say(line: &str) {
+    if is_json() {
+        tracing::info!(target: "baler::progress", "{line}");
+    } else {
+        eprintln!("{line}");
+    }
+}
+
+/// The error which a command ends with.
+pub fn say_error(error: &crate::error::Error) {
+    if is_json() {
+        tracing::error!(exit_code = error.exit_code(), "{error}");
+    } else {
+        eprintln!("error: {error}");
+    }
+}
