@@ -19,6 +19,8 @@
 //! | `read_back` | stored documents read by SQL |
 //! | `flight_sql` | SQL from other programs: a Python and a Java client on a fleet |
 //! | `restore` | the original objects come back, whatever is killed; what is damaged does not |
+//! | `image` | the container image: what it runs, as whom, and what it may write |
+//! | `kubernetes` | the manifests, against a real API server; the pods' commands, run as they stand |
 //! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
 
@@ -31,8 +33,10 @@ mod defaults;
 mod disk;
 mod fleet;
 mod flight_sql;
+mod image;
 mod kafka;
 mod kill;
+mod kubernetes;
 mod queries;
 mod read_back;
 mod refusal;

@@ -100,7 +100,15 @@ impl Minio {
     /// # Panics
     /// When the server refuses.
     pub fn make_bucket(&self) -> Bucket {
-        let name = random_name("bucket");
+        self.make_bucket_named(&random_name("bucket"))
+    }
+
+    /// A bucket with a name which a test cannot choose, so one test of a run alone may ask for it.
+    ///
+    /// # Panics
+    /// When MinIO refuses it.
+    pub fn make_bucket_named(&self, name: &str) -> Bucket {
+        let name = name.to_string();
         let credential = AwsCredential { key_id: self.access_key.clone(), secret_key: self.secret_key.clone(), token: None };
         let url = format!("{}/{name}", self.endpoint);
         let client = http_client(self.authority.as_deref());
