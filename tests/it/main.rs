@@ -20,7 +20,9 @@
 //! | `flight_sql` | SQL from other programs: a Python and a Java client on a fleet |
 //! | `restore` | the original objects come back, whatever is killed; what is damaged does not |
 //! | `image` | the container image: what it runs, as whom, and what it may write |
-//! | `kubernetes` | the manifests, against a real API server; the pods' commands, run as they stand |
+//! | `kubernetes` | the manifests, against a real API server |
+//! | `kubernetes_pods` | what their pods do: commands, environment and files taken from the API server and run here |
+//! | `kubernetes_scripts` | the scripts of k8s/, against a real API server |
 //! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
 
@@ -37,6 +39,8 @@ mod image;
 mod kafka;
 mod kill;
 mod kubernetes;
+mod kubernetes_pods;
+mod kubernetes_scripts;
 mod queries;
 mod read_back;
 mod refusal;
