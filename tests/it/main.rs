@@ -22,6 +22,10 @@
 //! | `read_back` | stored documents read by SQL |
 //! | `flight_sql` | SQL from other programs: a Python and a Java client on a fleet |
 //! | `restore` | the original objects come back, whatever is killed; what is damaged does not |
+//! | `image` | the container image: what it runs, as whom, and what it may write |
+//! | `kubernetes` | the manifests, against a real API server |
+//! | `kubernetes_pods` | what their pods do: commands, environment and files taken from the API server and run here |
+//! | `kubernetes_scripts` | the scripts of k8s/, against a real API server |
 //! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
 
@@ -35,8 +39,12 @@ mod disk;
 mod feed_audit;
 mod fleet;
 mod flight_sql;
+mod image;
 mod kafka;
 mod kill;
+mod kubernetes;
+mod kubernetes_pods;
+mod kubernetes_scripts;
 mod letters;
 mod metrics;
 mod queries;

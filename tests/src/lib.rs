@@ -15,6 +15,9 @@
 //! | [`job`] | one job of a test: its SQL file, sink, state, `run` and `verify` |
 //! | [`fleet`] | a scheduler and executors as real processes, and their faults |
 //! | [`flight`] | the ADBC and JDBC drivers which speak Flight SQL to a fleet |
+//! | [`packages`] | tools of Debian, PyPI and Go modules, unpacked into the cache |
+//! | [`image`] | the container image, built without a daemon |
+//! | [`kubernetes`] | etcd and kube-apiserver, `kubectl`, and manifests as values |
 //! | [`corpus`] | input shapes |
 //! | [`dump_reader`] | reads what was written, without any code of the engine |
 //!
@@ -42,10 +45,13 @@ pub mod dump_reader;
 pub mod feed;
 pub mod fleet;
 pub mod flight;
+pub mod image;
 pub mod job;
 pub mod kafka;
+pub mod kubernetes;
 pub mod minio;
 pub mod mongo;
+pub mod packages;
 pub mod prometheus;
 pub mod proxy;
 pub mod servers;

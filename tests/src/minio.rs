@@ -58,16 +58,21 @@ impl Minio {
     /// The server of this run which speaks http.
     pub fn plain() -> &'static Self {
         static SERVER: OnceLock<Minio> = OnceLock::new();
-        SERVER.get_or_init(|| Self::start(None))
+        SERVER.get_or_init(|| Self::start(None, None))
     }
 
     /// The server of this run which speaks https.
     pub fn tls() -> &'static Self {
         static SERVER: OnceLock<Minio> = OnceLock::new();
-        SERVER.get_or_init(|| Self::start(Some(Certificates::make(&run_folder().join("certificates")))))
+        SERVER.get_or_init(|| Self::start(Some(Certificates::make(&run_folder().join("certificates"))), None))
     }
 
-    fn start(certificates: Option<Certificates>) -> Self {
+    /// A server of a test's own which speaks https and encrypts every object with `key` (`name:base64`).
+    pub fn start_encrypted(key: &str) -> Self {
+        Self::start(Some(Certificates::make(&run_folder().join(random_name("certificates")))), Some(key))
+    }
+
+    fn start(certificates: Option<Certificates>, key: Option<&str>) -> Self {
         let scheme = if certificates.is_some() { "https" } else { "http" };
         let (port, console) = (free_port(), free_port());
         let (access_key, secret_key) = (format!("user{:x}", random()), format!("key{:x}{:x}", random(), random()));
@@ -83,10 +88,14 @@ impl Minio {
         if let Some(certificates) = &certificates {
             command.arg("--certs-dir").arg(&certificates.folder);
         }
-        command.arg(run_folder().join(format!("minio-{scheme}")));
+        let name = random_name(&format!("minio-{scheme}"));
+        command.arg(run_folder().join(&name));
         command.envs([("MINIO_ROOT_USER", &access_key), ("MINIO_ROOT_PASSWORD", &secret_key)]);
         command.envs([("MINIO_BROWSER", "off"), ("MINIO_UPDATE", "off"), ("MINIO_CI_CD", "on")]);
-        let mut server = Server::start(&format!("minio-{scheme}"), &mut command);
+        if let Some(key) = key {
+            command.envs([("MINIO_KMS_AUTO_ENCRYPTION", "on"), ("MINIO_KMS_SECRET_KEY", key)]);
+        }
+        let mut server = Server::start(&name, &mut command);
         let endpoint = format!("{scheme}://127.0.0.1:{port}");
         let authority = certificates.map(|certificates| certificates.authority);
         let client = http_client(authority.as_deref());
@@ -100,7 +109,15 @@ impl Minio {
     /// # Panics
     /// When the server refuses.
     pub fn make_bucket(&self) -> Bucket {
-        let name = random_name("bucket");
+        self.make_bucket_named(&random_name("bucket"))
+    }
+
+    /// A bucket with a name which a test cannot choose, so one test of a run alone may ask for it.
+    ///
+    /// # Panics
+    /// When MinIO refuses it.
+    pub fn make_bucket_named(&self, name: &str) -> Bucket {
+        let name = name.to_string();
         let credential = AwsCredential { key_id: self.access_key.clone(), secret_key: self.secret_key.clone(), token: None };
         let url = format!("{}/{name}", self.endpoint);
         let client = http_client(self.authority.as_deref());

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cache;
 use crate::fleet::get;
 use crate::servers::{Scratch, Server, free_port, random_name};
-use crate::wait_until;
+use crate::{packages, wait_until};
 
 /// Which Prometheus the tests use.
 pub fn description() -> String {
@@ -22,13 +22,7 @@ pub fn description() -> String {
 /// # Panics
 /// When the package cannot be had.
 pub fn program(name: &str) -> PathBuf {
-    let place = cache::tool("prometheus-debian", "apt-get download and dpkg -x", |place| {
-        cache::step(Command::new("apt-get").args(["download", "prometheus"]).current_dir(place), "apt of Debian or Ubuntu");
-        let package = std::fs::read_dir(place).expect("a folder").flatten().map(|file| file.path());
-        let package = package.into_iter().find(|path| path.extension().is_some_and(|e| e == "deb")).expect("apt left a package");
-        cache::step(Command::new("dpkg").arg("-x").arg(&package).arg(place), "dpkg of Debian or Ubuntu");
-    });
-    place.join("usr/bin").join(name)
+    packages::debian("prometheus", &["prometheus"]).join("usr/bin").join(name)
 }
 
 /// `promtool` with these arguments; `input` is what it reads. Returns what it said.

@@ -7,6 +7,7 @@ mod checkpoint;
 mod dead_letters;
 mod demo;
 mod generate;
+mod health;
 mod jobs;
 mod metrics;
 mod progress;
@@ -67,6 +68,8 @@ enum Command {
     Scheduler(Box<servers::SchedulerArgs>),
     /// Runs an executor of a fleet.
     Executor(Box<servers::ExecutorArgs>),
+    /// Asks a scheduler or executor whether it is well: what a container's health check runs.
+    Health(health::HealthArgs),
 }
 
 /// How results are written.
@@ -140,6 +143,7 @@ async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
         Command::DeadLetters(args) => dead_letters::run(args, parts, output).await,
         Command::Scheduler(args) => servers::run_scheduler(*args, parts).await,
         Command::Executor(args) => servers::run_executor(*args, parts).await,
+        Command::Health(args) => health::run(args).await,
     }
 }
 

@@ -203,7 +203,7 @@ pub(super) async fn same_version(url: &str, http: &reqwest::Client) -> Result<Fl
     if info.version == crate::VERSION { Ok(info) } else { Err(version_error(&info.version)) }
 }
 
-pub(super) fn http_client() -> Result<reqwest::Client> {
+pub(crate) fn http_client() -> Result<reqwest::Client> {
     reqwest::Client::builder()
         .timeout(CALL_TIMEOUT)
         .no_proxy()

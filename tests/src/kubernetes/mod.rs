@@ -1,0 +1,216 @@
+//! A real Kubernetes API: etcd from Debian, kube-apiserver and kubectl built from their published Go modules. There is no kubelet: what is
+//! applied is checked and stored as on a cluster, but no pod is started. [`pod`] runs a pod's command in its place.
+
+pub mod pod;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::servers::{Scratch, Server, free_port, random, random_name, run_folder, say};
+use crate::{cache, packages};
+
+/// The release which the tests run. Its staging modules are published as `v0.` and the rest of the version.
+pub const VERSION: &str = "1.36.3";
+
+/// The folder of `kube-apiserver` and `kubectl`.
+pub fn binaries() -> PathBuf {
+    cache::tool(&format!("kubernetes-{VERSION}"), "go build, which takes about ten minutes", |place| {
+        let source = packages::go_module(&format!("k8s.io/kubernetes@v{VERSION}"));
+        fs::write(place.join("go.mod"), module(&source)).expect("cannot write to the cache");
+        fs::copy(source.join("go.sum"), place.join("go.sum")).expect("cannot write to the cache");
+        let mut build = Command::new("go");
+        build.current_dir(place).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=mod").args(["build", "-o"]).arg(place);
+        build.arg(format!("-ldflags=-s -w -X k8s.io/component-base/version.gitVersion=v{VERSION}"));
+        build.args(["k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl"]);
+        cache::step(&mut build, "Go (`go`)");
+    })
+}
+
+/// A go.mod from which Kubernetes' programs build. Its own names folders of its repository for the staging modules, which a module that
+/// depends on it does not have; each is published by itself, under the release's number.
+fn module(source: &Path) -> String {
+    let output = Command::new("go").args(["mod", "edit", "-json"]).arg(source.join("go.mod")).output().expect("these tests need `go`");
+    let own: Value = serde_json::from_slice(&output.stdout).expect("go describes a module");
+    let staging_version = format!("v0.{}", VERSION.split_once('.').expect("a version").1);
+    let published = |version: &str| if version == "v0.0.0" { staging_version.clone() } else { version.to_string() };
+    let required: Vec<_> =
+        own["Require"].as_array().expect("requirements").iter().map(|one| (text(&one["Path"]), text(&one["Version"]))).collect();
+    let lines = required.iter().map(|(name, version)| format!("\t{name} {}\n", published(version)));
+    let replaced = required.iter().filter(|(_, version)| *version == "v0.0.0");
+    let replaced = replaced.map(|(name, _)| format!("\t{name} => {name} {staging_version}\n"));
+    format!(
+        "module kubernetes\n\ngo {}\n\nrequire (\n\tk8s.io/kubernetes v{VERSION}\n{})\n\nreplace (\n{})\n",
+        text(&own["Go"]),
+        lines.collect::<String>(),
+        replaced.collect::<String>()
+    )
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// What a command of `kubectl` said.
+#[derive(Debug)]
+pub struct Answer {
+    /// Whether it succeeded.
+    pub is_ok: bool,
+    /// Its results.
+    pub shown: String,
+    /// Warnings and errors.
+    pub errors: String,
+}
+
+impl From<Output> for Answer {
+    fn from(output: Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { is_ok: output.status.success(), shown: text(&output.stdout), errors: text(&output.stderr) }
+    }
+}
+
+impl Answer {
+    /// Its results; it succeeded and said nothing else.
+    ///
+    /// # Panics
+    /// When it failed or warned.
+    #[track_caller]
+    pub fn expect_silent(self) -> String {
+        assert!(self.is_ok && self.errors.is_empty(), "kubectl failed or warned:\n{}\n{}", self.errors, self.shown);
+        self.shown
+    }
+
+    /// Its results as JSON; it succeeded and said nothing else.
+    ///
+    /// # Panics
+    /// When it failed or warned.
+    #[track_caller]
+    pub fn expect_json(self) -> Value {
+        serde_json::from_str(&self.expect_silent()).expect("kubectl answers in JSON")
+    }
+}
+
+/// An empty cluster of one test: etcd and an API server on free ports.
+#[derive(Debug)]
+pub struct Cluster {
+    kubeconfig: PathBuf,
+    _api: Server,
+    _etcd: Server,
+}
+
+impl Cluster {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// When its parts cannot be had or do not come up.
+    pub fn start() -> Self {
+        let name = random_name("kubernetes");
+        let folder = run_folder().join(&name);
+        fs::create_dir(&folder).expect("cannot make a folder");
+        let (clients, peers, port) = (free_port(), free_port(), free_port());
+        let etcd_url = format!("http://127.0.0.1:{clients}");
+        let mut etcd = Command::new(packages::debian("etcd", &["etcd-server"]).join("usr/bin/etcd"));
+        etcd.arg("--data-dir").arg(folder.join("etcd")).arg("--unsafe-no-fsync");
+        etcd.args(["--listen-client-urls", &etcd_url, "--advertise-client-urls", &etcd_url]);
+        for flag in ["--listen-peer-urls", "--initial-advertise-peer-urls"] {
+            etcd.args([flag, &format!("http://127.0.0.1:{peers}")]);
+        }
+        etcd.arg("--initial-cluster").arg(format!("default=http://127.0.0.1:{peers}"));
+        let etcd = Server::start(&format!("{name}-etcd"), &mut etcd);
+
+        let token = format!("{:016x}", random());
+        fs::write(folder.join("tokens.csv"), format!("{token},admin,admin,system:masters\n")).expect("cannot write a file");
+        let key = folder.join("accounts.key");
+        cache::step(Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048"), "the `openssl` tool");
+        let kubeconfig = folder.join("kubeconfig");
+        fs::write(&kubeconfig, config(&folder.join("certificates/apiserver.crt"), port, &token)).expect("cannot write a file");
+        let mut api = Command::new(binaries().join("kube-apiserver"));
+        api.args([
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            "--authorization-mode=RBAC",
+            "--endpoint-reconciler-type=none",
+        ]);
+        api.args(["--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16"]);
+        api.args([format!("--secure-port={port}"), format!("--etcd-servers={etcd_url}")]);
+        for (flag, value) in [
+            ("--cert-dir", folder.join("certificates")),
+            ("--token-auth-file", folder.join("tokens.csv")),
+            ("--service-account-key-file", key.clone()),
+            ("--service-account-signing-key-file", key),
+        ] {
+            api.arg(flag).arg(value);
+        }
+        let mut cluster = Self { kubeconfig, _api: Server::start(&format!("{name}-api"), &mut api), _etcd: etcd };
+        let (config, kubectl) = (cluster.kubeconfig.clone(), binaries().join("kubectl"));
+        cluster._api.wait_ready(|| {
+            let ready = Command::new(&kubectl).arg("--kubeconfig").arg(&config).args(["get", "--raw", "/readyz"]).output();
+            ready.is_ok_and(|output| output.status.success())
+        });
+        say(&format!("Kubernetes API server v{VERSION} listens on 127.0.0.1:{port}"));
+        cluster
+    }
+
+    /// Runs `kubectl`.
+    pub fn kubectl<S: AsRef<str>>(&self, arguments: &[S]) -> Answer {
+        let mut command = Command::new(binaries().join("kubectl"));
+        command.args(arguments.iter().map(AsRef::as_ref));
+        for (name, value) in self.environment() {
+            command.env(name, value);
+        }
+        command.output().expect("cannot run kubectl").into()
+    }
+
+    /// What a script of ours needs to reach this cluster with this `kubectl`.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let path = format!("{}:{}", binaries().display(), std::env::var("PATH").unwrap_or_default());
+        vec![("KUBECONFIG".to_string(), self.kubeconfig.display().to_string()), ("PATH".to_string(), path)]
+    }
+
+    /// Applies a folder of manifests on the server's side, with strict validation, and returns the objects as they are stored.
+    ///
+    /// # Panics
+    /// When the server refuses one or warns.
+    #[track_caller]
+    pub fn apply(&self, folder: &Path) -> Vec<Value> {
+        let folder = folder.display().to_string();
+        let answer = self.kubectl(&["apply", "--server-side", "--validate=strict", "--output=json", "-k", &folder]).expect_json();
+        match answer["items"].as_array() {
+            Some(items) => items.clone(),
+            None => vec![answer],
+        }
+    }
+
+    /// Asks the server to check an object as if it was created, with all admission of a cluster, and to keep nothing.
+    pub fn admit(&self, scratch: &Scratch, object: &Value) -> Answer {
+        let file = scratch.join(&random_name("object")).display().to_string();
+        fs::write(&file, object.to_string()).expect("cannot write a file");
+        self.kubectl(&["create", "--dry-run=server", "--validate=strict", "--filename", &file])
+    }
+
+    /// Whether a service account of the namespace may do something, such as `["create", "pods"]`.
+    ///
+    /// # Panics
+    /// When the server does not answer yes or no.
+    pub fn may(&self, account: &str, what: &[&str]) -> bool {
+        let user = format!("--as=system:serviceaccount:baler:{account}");
+        let answer = self.kubectl(&[&["auth", "can-i", &user, "--namespace=baler"], what].concat());
+        match answer.shown.trim() {
+            "yes" => true,
+            "no" => false,
+            _ => panic!("kubectl does not say whether {account} may {what:?}: {answer:?}"),
+        }
+    }
+}
+
+fn config(authority: &Path, port: u16, token: &str) -> String {
+    let value = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {"server": format!("https://127.0.0.1:{port}"), "certificate-authority": authority}}],
+        "users": [{"name": "test", "user": {"token": token}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+    });
+    value.to_string()
+}

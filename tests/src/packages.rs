@@ -1,0 +1,73 @@
+//! Tools out of Debian's and Python's packages, unpacked into the cache: nothing is installed on this machine.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::cache;
+
+const PYTHON: &str = "Python 3.10 or newer with `venv` (`python3`)";
+
+/// A folder with the content of Debian packages and of those which they depend on and this machine lacks; programs are below `usr/bin`.
+///
+/// # Panics
+/// When there is no apt, or the packages cannot be had.
+pub fn debian(name: &str, packages: &[&str]) -> PathBuf {
+    cache::tool(&format!("debian-{name}"), &format!("apt-get download of {}", packages.join(", ")), |place| {
+        let (lists, archives) = (place.join("lists"), place.join("archives"));
+        for folder in [lists.join("partial"), archives.join("partial")] {
+            std::fs::create_dir_all(folder).expect("cannot make a folder in the cache");
+        }
+        let folders = [format!("Dir::State::lists={}", lists.display()), format!("Dir::Cache::archives={}", archives.display())];
+        let apt = || {
+            let mut command = Command::new("apt-get");
+            command.args(["-q", "-o", &folders[0], "-o", &folders[1], "-o", "APT::Sandbox::User=root", "-o", "Debug::NoLocking=1"]);
+            command
+        };
+        cache::step(apt().arg("update"), "Debian's `apt-get`");
+        // What is installed already is fetched again, so that the folder does not depend on the machine's state.
+        let install = ["install", "--yes", "--download-only", "--reinstall", "--no-install-recommends"];
+        cache::step(apt().args(install).args(packages), "Debian's `apt-get`");
+        for package in std::fs::read_dir(&archives).expect("a folder").flatten().map(|entry| entry.path()) {
+            if package.extension().is_some_and(|end| end == "deb") {
+                cache::step(Command::new("dpkg").arg("-x").arg(&package).arg(place), "Debian's `dpkg`");
+            }
+        }
+        std::fs::remove_dir_all(lists).expect("cannot remove a folder of the cache");
+        std::fs::remove_dir_all(archives).expect("cannot remove a folder of the cache");
+    })
+}
+
+/// A virtual environment with Python packages of exact versions (`name==1.2`); programs are below `bin`.
+///
+/// # Panics
+/// When they cannot be had.
+pub fn python(packages: &[&str]) -> PathBuf {
+    let name = format!("python-{}", packages.join("-").replace("==", "-"));
+    cache::tool(&name, "python3 -m venv and pip", |place| {
+        cache::step(Command::new("python3").args(["-m", "venv"]).arg(place), PYTHON);
+        cache::step(Command::new(place.join("bin/pip")).args(["install", "--quiet", "--prefer-binary"]).args(packages), "pip");
+    })
+}
+
+/// The folder of a Go module's source, such as `github.com/owner/name@v1.2.3`.
+///
+/// # Panics
+/// When it cannot be had.
+pub fn go_module(module: &str) -> PathBuf {
+    let output = Command::new("go").args(["mod", "download", "-json", module]).output().expect("these tests need Go (`go`) on the PATH");
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).expect("an answer of go");
+    PathBuf::from(answer["Dir"].as_str().unwrap_or_else(|| panic!("{module} cannot be had: {answer}")))
+}
+
+/// Runs a checker over files and returns its whole output; it has to end with success.
+///
+/// # Panics
+/// When it is missing or finds something; the text holds its output.
+pub fn check(program: &Path, arguments: &[&str], files: &[PathBuf]) -> String {
+    assert!(!files.is_empty(), "nothing to check for {}", program.display());
+    let output = Command::new(program).args(arguments).args(files).output();
+    let output = output.unwrap_or_else(|e| panic!("cannot run {}: {e}", program.display()));
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{} {arguments:?} found faults:\n{text}", program.display());
+    text
+}
