@@ -9,8 +9,8 @@ use std::process::Command;
 use baler_tests::baler::Baler;
 use baler_tests::kubernetes::pod::{find, pod, quantity, replicas, title};
 use baler_tests::kubernetes::{Cluster, VERSION, binaries};
-use baler_tests::packages;
 use baler_tests::servers::Scratch;
+use baler_tests::{packages, prometheus};
 use serde_json::{Value, json};
 
 const CERT_MANAGER: &str = "github.com/cert-manager/cert-manager@v1.19.1";
@@ -381,7 +381,7 @@ fn schemas_and_scripts_have_no_faults() {
     assert!(scripts.len() >= 8, "{scripts:?}");
     packages::check(&shellcheck, &["--enable=all", "--exclude=SC2250,SC2292,SC2310,SC2311,SC2312"], &scripts);
 
-    let promtool = packages::debian("prometheus", &["prometheus"]).join("usr/bin/promtool");
+    let promtool = prometheus::program("promtool");
     // Debian's Prometheus is built without Kubernetes' discovery: another one stands in its place, the rest is checked as it stands.
     let config = std::fs::read_to_string(k8s().join("components/monitoring/prometheus.yml")).unwrap();
     let discovery = "    kubernetes_sd_configs:\n      - role: pod\n        namespaces: {own_namespace: true}\n";

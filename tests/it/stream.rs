@@ -10,7 +10,7 @@ use baler_tests::kafka::Kafka;
 use baler_tests::mongo::Mongo;
 use baler_tests::servers::say;
 use baler_tests::topic::{Record, Topic};
-use baler_tests::wait_until;
+use baler_tests::{packages, wait_until};
 
 const SIGKILL: i32 = 9;
 /// The steps at which a driver can be stopped, in their order.
@@ -331,4 +331,38 @@ fn a_driver_that_runs_while_its_query_is_rewound_is_fenced_off() {
     Baler::new(["checkpoint", "rewind", "--to-batch", "0", "--name", "feed", "--state", &state]).run().expect_code(0);
     send(&topic, 1, 50..60);
     run.wait().expect_last_line(1, &["taken over"]);
+}
+
+#[test]
+fn a_clock_that_jumps_costs_no_record() {
+    let library = baler_tests::job::files(&packages::debian("faketime", &["libfaketime"]));
+    let preload = library.into_iter().find(|file| file.ends_with("faketime/libfaketime.so.1")).expect("the package has its library");
+    let topic = Kafka::shared().topic(2, &[]);
+    let feed = Feed::new(&topic);
+    let shift = feed.scratch.join("shift");
+    let set_clock = |by: &str| std::fs::write(&shift, by).unwrap();
+    set_clock("+0");
+    // Only the wall clock: the one which waits are measured with never jumps.
+    let clock = [
+        ("LD_PRELOAD", preload.display().to_string()),
+        ("FAKETIME_TIMESTAMP_FILE", shift.display().to_string()),
+        ("FAKETIME_NO_CACHE", "1".to_string()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_string()),
+    ];
+    let mut run = feed.stream_call(&["--trigger", "100ms"]).envs(&clock.map(|(name, value)| (name.to_string(), value))).start();
+    for (step, by) in ["+0", "-2h", "+3d", "-1d"].into_iter().enumerate() {
+        set_clock(by);
+        send(&topic, 2, step * 100..(step + 1) * 100);
+        wait_until("the records are committed", || feed.batches("commits") > step || !run.is_running());
+        assert!(run.is_running(), "{}", run.stderr());
+    }
+    assert_eq!(run.kill().signal, Some(SIGKILL));
+    feed.catch_up();
+    feed.expect_all();
+    assert_eq!(feed.verify(&["--deep"], 0).counts(), [0, 0, 0]);
+    let planned = baler_tests::job::files(&feed.state().join("feed/offsets")).into_iter().map(|file| {
+        let offsets: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        offsets["planned"].as_str().unwrap().to_string()
+    });
+    assert!(!planned.is_sorted(), "the clock of the driver did not jump");
 }
