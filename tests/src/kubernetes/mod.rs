@@ -184,6 +184,17 @@ impl Cluster {
         self.kubectl(&["create", "--dry-run=server", "--validate=strict", "--filename", &file])
     }
 
+    /// One value of a Secret of the namespace.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn secret(&self, name: &str, key: &str) -> Vec<u8> {
+        let path = format!("--output=jsonpath={{.data.{}}}", key.replace('.', "\\."));
+        let encoded = self.kubectl(&["--namespace=baler", "get", "secret", name, &path]).expect_silent();
+        let decode = Command::new("sh").args(["-c", "printf %s \"$1\" | base64 --decode", "sh", &encoded]).output();
+        decode.expect("these tests need `base64` on the PATH").stdout
+    }
+
     /// Whether a service account of the namespace may do something, such as `["create", "pods"]`.
     ///
     /// # Panics
