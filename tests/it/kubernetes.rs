@@ -118,13 +118,20 @@ fn expect_room(objects: &[Value], pods: &[(&Value, Value)]) {
         assert!(wanted > 0.0 && wanted <= hard, "{limit}: all pods want {wanted}, the quota is {hard}");
     }
     let claims = |object: &Value| object.pointer("/spec/volumeClaimTemplates").and_then(Value::as_array).cloned().unwrap_or_default();
-    let storage: f64 = objects.iter().map(|object| {
-        claims(object).iter().map(|claim| quantity(&claim["spec"]["resources"]["requests"]["storage"])).sum::<f64>() * replicas(object) as f64
-    }).sum();
+    let storage: f64 = objects
+        .iter()
+        .map(|object| {
+            claims(object).iter().map(|claim| quantity(&claim["spec"]["resources"]["requests"]["storage"])).sum::<f64>()
+                * replicas(object) as f64
+        })
+        .sum();
     let count: u64 = objects.iter().map(|object| claims(object).len() as u64 * replicas(object)).sum();
     let pods: u64 = pods.iter().map(|(object, _)| replicas(object)).sum();
     assert!(storage > 0.0 && storage <= quantity(&hard["requests.storage"]), "{storage} bytes of storage");
-    assert!(count as f64 <= quantity(&hard["persistentvolumeclaims"]) && pods as f64 <= quantity(&hard["pods"]), "{count} claims, {pods} pods");
+    assert!(
+        count as f64 <= quantity(&hard["persistentvolumeclaims"]) && pods as f64 <= quantity(&hard["pods"]),
+        "{count} claims, {pods} pods"
+    );
 }
 
 /// What is made outside of an overlay: by k8s/certificates.sh or cert-manager everywhere, by a person in production.
@@ -153,7 +160,12 @@ fn expect_references(overlay: &str, objects: &[Value], pods: &[(&Value, Value)])
         for reference in references {
             looked += 1;
             let object = reference.split(' ').next().unwrap().to_string();
-            assert!(outside.contains(&object) || known.contains(&reference), "{} of {} is nowhere; kafka: {has_kafka}", reference, title(pod));
+            assert!(
+                outside.contains(&object) || known.contains(&reference),
+                "{} of {} is nowhere; kafka: {has_kafka}",
+                reference,
+                title(pod)
+            );
         }
         for container in pod["spec"]["containers"].as_array().unwrap() {
             let image = text(container, "/image");
@@ -206,9 +218,13 @@ fn expect_selectors(objects: &[Value], pods: &[(&Value, Value)]) {
         let selected: Vec<_> = pods.iter().filter(|(_, pod)| matches(selector, &pod["metadata"]["labels"])).collect();
         assert!(!selected.is_empty(), "{} selects nothing", title(object));
         for port in object["spec"]["ports"].as_array().into_iter().flatten().filter(|_| text(object, "/kind") == "Service") {
-            let has = |pod: &Value| pod["spec"]["containers"].as_array().unwrap().iter().any(|container| {
-                container["ports"].as_array().into_iter().flatten().any(|own| own["name"] == port["targetPort"])
-            });
+            let has = |pod: &Value| {
+                pod["spec"]["containers"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|container| container["ports"].as_array().into_iter().flatten().any(|own| own["name"] == port["targetPort"]))
+            };
             assert!(selected.iter().all(|(_, pod)| has(pod)), "{}: port {port} is not its pods'", title(object));
         }
     }
@@ -223,7 +239,9 @@ fn accounts_may_do_what_they_need_and_nothing_else() {
         assert!(cluster.may("airflow", &[verb, "pods"]), "airflow may not {verb} pods");
     }
     // kubectl takes `pods/log` for a pod of the name `log`.
-    assert!(cluster.may("airflow", &["get", "pods", "--subresource=log"]) && !cluster.may("prometheus", &["get", "pods", "--subresource=log"]));
+    assert!(
+        cluster.may("airflow", &["get", "pods", "--subresource=log"]) && !cluster.may("prometheus", &["get", "pods", "--subresource=log"])
+    );
     for what in [["list", "pods"], ["watch", "pods"]] {
         assert!(cluster.may("prometheus", &what), "prometheus may not {what:?}");
     }
@@ -314,7 +332,10 @@ fn variables_of_balers_pods_are_those_of_its_flags() {
     let mut looked = 0;
     let config = find(&objects, "ConfigMap/baler-config")["data"].as_object().unwrap();
     let pods: Vec<_> = objects.iter().filter_map(pod).filter(|pod| text(pod, "/spec/containers/0/image").starts_with("baler:")).collect();
-    let own = pods.iter().flat_map(|pod| pod["spec"]["containers"][0]["env"].as_array().into_iter().flatten()).map(|variable| text(variable, "/name"));
+    let own = pods
+        .iter()
+        .flat_map(|pod| pod["spec"]["containers"][0]["env"].as_array().into_iter().flatten())
+        .map(|variable| text(variable, "/name"));
     for name in own.chain(config.keys().map(String::as_str)).filter(|name| name.starts_with("BALER_")) {
         assert!(known.contains(&format!("[env: {name}=")), "no flag of Baler's has the variable {name}");
         looked += 1;
@@ -322,7 +343,8 @@ fn variables_of_balers_pods_are_those_of_its_flags() {
     assert!(pods.len() >= 6 && looked >= 5, "{} pods, {looked} variables", pods.len());
     for pod in pods {
         // A wrong flag or command is refused before the help is shown.
-        let arguments = pod["spec"]["containers"][0]["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap().to_string());
+        let arguments =
+            pod["spec"]["containers"][0]["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap().to_string());
         Baler::new(arguments.chain(["--help".to_string()])).run().expect_code(0);
     }
 }

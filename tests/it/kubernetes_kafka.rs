@@ -92,7 +92,11 @@ impl Brokers {
         let brokers: Vec<_> = self.ports.iter().map(|ports| format!("localhost:{}", ports[0])).collect();
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", brokers.join(",")).set("security.protocol", "SASL_SSL").set("sasl.mechanisms", "SCRAM-SHA-256");
-        config.set("sasl.username", LOGIN[0].1).set("sasl.password", password).set("ssl.ca.location", self.authority()).set("log_level", "0");
+        config
+            .set("sasl.username", LOGIN[0].1)
+            .set("sasl.password", password)
+            .set("ssl.ca.location", self.authority())
+            .set("log_level", "0");
         config.create().unwrap()
     }
 
@@ -127,7 +131,8 @@ fn three_brokers_keep_the_topic_and_take_records_when_one_of_them_is_gone() {
     servers[2].kill();
     let to = format!("--to=kafka://localhost:{},localhost:{}/events", brokers.ports[0][0], brokers.ports[1][0]);
     let authority = format!("--client=ssl.ca.location={}", brokers.authority());
-    let arguments = ["generate", &to, "--size=1MiB", "--client=security.protocol=SASL_SSL", "--client=sasl.mechanism=SCRAM-SHA-256", &authority];
+    let arguments =
+        ["generate", &to, "--size=1MiB", "--client=security.protocol=SASL_SSL", "--client=sasl.mechanism=SCRAM-SHA-256", &authority];
     let login: Vec<_> = LOGIN.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect();
     Baler::new(arguments).envs(&login).run().expect_code(0);
     // It comes back with the disk it had, and catches up.

@@ -110,10 +110,12 @@ fn check_status_names_what_is_missing_and_says_when_all_is_well() {
     for job in ["job/mongodb-init", "job/minio-init"] {
         patch(job, &format!("{{{begun},{ended},\"succeeded\":1,\"conditions\":[{complete}]}}"));
     }
-    run("check-status.sh", &[], &environment).expect(0, &["✓ mongodb-init: done", "✓ StatefulSet/mongodb-shard-2: 1 of 1 ready", "All is well."]);
+    run("check-status.sh", &[], &environment)
+        .expect(0, &["✓ mongodb-init: done", "✓ StatefulSet/mongodb-shard-2: 1 of 1 ready", "All is well."]);
 
     run("generate-sample-data.sh", &["--no-wait"], &environment).expect(0, &[]);
-    let failed = [condition("FailureTarget", ",\"message\":\"too many\""), condition("Failed", ",\"message\":\"too many attempts\"")].join(",");
+    let failed =
+        [condition("FailureTarget", ",\"message\":\"too many\""), condition("Failed", ",\"message\":\"too many attempts\"")].join(",");
     patch("job/baler-generate", &format!("{{{begun},\"failed\":3,\"conditions\":[{failed}]}}"));
     run("check-status.sh", &[], &environment).expect(1, &["✗ baler-generate: too many attempts", "1 things are not"]);
 }

@@ -71,7 +71,10 @@ impl Image {
         let context = run_folder().join(random_name("context"));
         fs::create_dir(&context).expect("cannot make a folder");
         // Everything which the image takes, and nothing else, so that a missing line of .dockerignore is noticed.
-        cache::step(Command::new("cp").arg("-r").args(["sql", "LICENSE", ".dockerignore"].map(|name| checkout.join(name))).arg(&context), "cp");
+        cache::step(
+            Command::new("cp").arg("-r").args(["sql", "LICENSE", ".dockerignore"].map(|name| checkout.join(name))).arg(&context),
+            "cp",
+        );
         cache::step(Command::new("strip").arg("-o").arg(context.join("baler")).arg(baler::binary()), "binutils (`strip`)");
         let mut image = Self { root: PathBuf::new(), container: String::new(), store: run_folder().join(random_name("images")) };
         let scratch = image.expect(&["from", "scratch"]);

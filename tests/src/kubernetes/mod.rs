@@ -36,7 +36,8 @@ fn module(source: &Path) -> String {
     let own: Value = serde_json::from_slice(&output.stdout).expect("go describes a module");
     let staging_version = format!("v0.{}", VERSION.split_once('.').expect("a version").1);
     let published = |version: &str| if version == "v0.0.0" { staging_version.clone() } else { version.to_string() };
-    let required: Vec<_> = own["Require"].as_array().expect("requirements").iter().map(|one| (text(&one["Path"]), text(&one["Version"]))).collect();
+    let required: Vec<_> =
+        own["Require"].as_array().expect("requirements").iter().map(|one| (text(&one["Path"]), text(&one["Version"]))).collect();
     let lines = required.iter().map(|(name, version)| format!("\t{name} {}\n", published(version)));
     let replaced = required.iter().filter(|(_, version)| *version == "v0.0.0");
     let replaced = replaced.map(|(name, _)| format!("\t{name} => {name} {staging_version}\n"));
@@ -126,7 +127,12 @@ impl Cluster {
         let kubeconfig = folder.join("kubeconfig");
         fs::write(&kubeconfig, config(&folder.join("certificates/apiserver.crt"), port, &token)).expect("cannot write a file");
         let mut api = Command::new(binaries().join("kube-apiserver"));
-        api.args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--authorization-mode=RBAC", "--endpoint-reconciler-type=none"]);
+        api.args([
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            "--authorization-mode=RBAC",
+            "--endpoint-reconciler-type=none",
+        ]);
         api.args(["--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16"]);
         api.args([format!("--secure-port={port}"), format!("--etcd-servers={etcd_url}")]);
         for (flag, value) in [
@@ -179,9 +185,18 @@ impl Cluster {
 
     /// Asks the server to check an object as if it was created, with all admission of a cluster, and to keep nothing.
     pub fn admit(&self, scratch: &Scratch, object: &Value) -> Answer {
+        self.create(scratch, object, &[])
+    }
+
+    /// The same, asked by a service account of the namespace.
+    pub fn admit_as(&self, account: &str, scratch: &Scratch, object: &Value) -> Answer {
+        self.create(scratch, object, &[&format!("--as=system:serviceaccount:baler:{account}")])
+    }
+
+    fn create(&self, scratch: &Scratch, object: &Value, more: &[&str]) -> Answer {
         let file = scratch.join(&random_name("object")).display().to_string();
         fs::write(&file, object.to_string()).expect("cannot write a file");
-        self.kubectl(&["create", "--dry-run=server", "--validate=strict", "--filename", &file])
+        self.kubectl(&[&["create", "--dry-run=server", "--validate=strict", "--filename", &file], more].concat())
     }
 
     /// One value of a Secret of the namespace.
