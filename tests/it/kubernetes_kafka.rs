@@ -129,6 +129,8 @@ fn three_brokers_keep_the_topic_and_take_records_when_one_of_them_is_gone() {
     assert!(stranger.inner().fetch_metadata(None, Duration::from_secs(5)).is_err(), "a wrong password gets in");
 
     servers[2].kill();
+    // It may have led the controllers: then the others choose first, and nothing is created meanwhile.
+    wait_until("a controller answers", || brokers.make_topic().status.success());
     let to = format!("--to=kafka://localhost:{},localhost:{}/events", brokers.ports[0][0], brokers.ports[1][0]);
     let authority = format!("--client=ssl.ca.location={}", brokers.authority());
     let arguments =

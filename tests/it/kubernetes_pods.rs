@@ -102,7 +102,7 @@ impl Stage {
         let here = ("BALER_EXTERNAL_HOST", "127.0.0.1".to_string());
 
         let scheduler_pod = self.pod("Deployment/baler-scheduler");
-        let mut local = self.local(&scheduler_pod, &[here.clone()]);
+        let mut local = self.local(&scheduler_pod, std::slice::from_ref(&here));
         local.variables.push(("BALER_BIND_PORT".to_string(), grpc.to_string()));
         let mut scheduler = start(&local, "scheduler");
         scheduler.wait_ready(|| probe(&scheduler_pod, "startupProbe", grpc));

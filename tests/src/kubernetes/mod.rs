@@ -96,8 +96,18 @@ impl Answer {
 #[derive(Debug)]
 pub struct Cluster {
     kubeconfig: PathBuf,
-    _api: Server,
-    _etcd: Server,
+    api: Server,
+    etcd: Server,
+    data: PathBuf,
+}
+
+impl Drop for Cluster {
+    /// etcd takes 124 MB of disk for its first entry: not to be kept for each test until the end of the run.
+    fn drop(&mut self) {
+        self.api.kill();
+        self.etcd.kill();
+        fs::remove_dir_all(&self.data).ok();
+    }
 }
 
 impl Cluster {
@@ -143,9 +153,9 @@ impl Cluster {
         ] {
             api.arg(flag).arg(value);
         }
-        let mut cluster = Self { kubeconfig, _api: Server::start(&format!("{name}-api"), &mut api), _etcd: etcd };
+        let mut cluster = Self { kubeconfig, api: Server::start(&format!("{name}-api"), &mut api), etcd, data: folder.join("etcd") };
         let (config, kubectl) = (cluster.kubeconfig.clone(), binaries().join("kubectl"));
-        cluster._api.wait_ready(|| {
+        cluster.api.wait_ready(|| {
             let ready = Command::new(&kubectl).arg("--kubeconfig").arg(&config).args(["get", "--raw", "/readyz"]).output();
             ready.is_ok_and(|output| output.status.success())
         });
