@@ -80,6 +80,11 @@ fn the_production_overlay_is_accepted_without_a_warning() {
     accepts("production");
 }
 
+#[test]
+fn the_autoscaled_overlay_is_accepted_and_leaves_the_number_of_executors_to_the_autoscaler() {
+    accepts("production-autoscaled");
+}
+
 fn accepts(name: &str) {
     let (scratch, cluster) = (Scratch::new(), cluster());
     let overlay = k8s().join("overlays").join(name);
@@ -98,6 +103,18 @@ fn accepts(name: &str) {
         objects.iter().map(|object| (title(object), text(object, "/metadata/resourceVersion").to_string())).collect()
     };
     assert_eq!(versions(&apply_with_jobs(&cluster, &overlay)), versions(&objects));
+    if let Some(scaler) = objects.iter().find(|object| text(object, "/kind") == "HorizontalPodAutoscaler") {
+        expect_scaled(&cluster, scaler);
+    }
+}
+
+/// What the autoscaler sets is not set back by the next apply.
+fn expect_scaled(cluster: &Cluster, scaler: &Value) {
+    let target = format!("{}/{}", text(scaler, "/spec/scaleTargetRef/kind"), text(scaler, "/spec/scaleTargetRef/name"));
+    cluster.kubectl(&["--namespace=baler", "scale", &target, "--replicas=7"]).expect_silent();
+    cluster.apply(&k8s().join("overlays/production-autoscaled"));
+    let replicas = ["--namespace=baler", "get", &target, "--output=jsonpath={.spec.replicas}"];
+    assert_eq!(cluster.kubectl(&replicas).expect_silent(), "7");
 }
 
 /// The quota has room for everything at once, with each of the jobs.
@@ -137,7 +154,7 @@ fn expect_room(objects: &[Value], pods: &[(&Value, Value)]) {
 /// What is made outside of an overlay: by k8s/certificates.sh or cert-manager everywhere, by a person in production.
 fn made_outside(overlay: &str) -> BTreeSet<String> {
     let mut names = vec!["stores-ca", "minio-tls", "mongodb-tls", "kafka-tls"];
-    if overlay == "production" {
+    if overlay.starts_with("production") {
         names.extend(["baler-store-logins", "minio-root", "grafana-admin", "airflow-secrets"]);
     }
     names.into_iter().map(|name| format!("Secret/{name}")).collect()

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use baler_tests::baler::{Baler, Finished, binary};
 use baler_tests::kafka::Kafka;
+use baler_tests::kubernetes::Cluster;
 use baler_tests::kubernetes::pod::{Local, find, localize, pod};
 use baler_tests::minio::{Bucket, Minio};
 use baler_tests::mongo::{Collection, Mongo};
@@ -16,19 +17,21 @@ use serde_json::{Value, json};
 use crate::kubernetes::{apply_with_jobs, cluster, k8s};
 
 /// The kind overlay with all jobs, and an encrypting MinIO over https, a MongoDB with a login and perhaps a Kafka over TLS in place of its stores.
-struct Stage {
-    scratch: Scratch,
+pub(crate) struct Stage {
+    pub(crate) cluster: Cluster,
+    pub(crate) scratch: Scratch,
     objects: Vec<Value>,
     bucket: Bucket,
-    collection: Collection<'static>,
+    pub(crate) collection: Collection<'static>,
     password: String,
     values: Vec<(&'static str, String)>,
 }
 
 impl Stage {
-    fn new(minio: &Minio, kafka: Option<&Kafka>) -> Self {
+    pub(crate) fn new(minio: &Minio, kafka: Option<&Kafka>) -> Self {
         let scratch = Scratch::new();
-        let objects = apply_with_jobs(&cluster(), &k8s().join("overlays/kind"));
+        let cluster = cluster();
+        let objects = apply_with_jobs(&cluster, &k8s().join("overlays/kind"));
         let mongo = Mongo::with_login();
         let (collection, login) = (mongo.collection(), mongo.login.clone().unwrap());
         let logins = minio.environment();
@@ -51,15 +54,22 @@ impl Stage {
         }
         std::fs::write(scratch.join("ca/ca.crt"), authorities).unwrap();
         let bucket = minio.make_bucket_named("baler");
-        Self { scratch, objects, bucket, collection, password: login.password, values }
+        Self { cluster, scratch, objects, bucket, collection, password: login.password, values }
     }
 
     fn pod(&self, name: &str) -> Value {
         pod(find(&self.objects, name)).unwrap()
     }
 
+    /// A variable of a pod.
+    pub(crate) fn variable(&self, name: &str, variable: &str) -> String {
+        let pod = self.pod(name);
+        let variables = pod["spec"]["containers"][0]["env"].as_array().unwrap();
+        variables.iter().find(|one| one["name"] == variable).unwrap()["value"].as_str().unwrap().to_string()
+    }
+
     /// The pod with another argument, which has to be there.
-    fn pod_with(&self, name: &str, replaced: &[(&str, &str)]) -> Value {
+    pub(crate) fn pod_with(&self, name: &str, replaced: &[(&str, &str)]) -> Value {
         let mut pod = self.pod(name);
         for (argument, other) in replaced {
             let arguments = pod.pointer_mut("/spec/containers/0/args").unwrap().as_array_mut().unwrap();
@@ -76,23 +86,23 @@ impl Stage {
         localize(pod, &self.objects, &self.scratch, &files, &[&self.values[..], more].concat())
     }
 
-    fn call(&self, pod: &Value, more: &[(&'static str, String)]) -> Baler {
+    pub(crate) fn call(&self, pod: &Value, more: &[(&'static str, String)]) -> Baler {
         let local = self.local(pod, more);
         Baler::new(local.arguments).envs(&local.variables)
     }
 
-    fn run(&self, pod: &Value) -> Finished {
+    pub(crate) fn run(&self, pod: &Value) -> Finished {
         self.call(pod, &[]).run().expect_code(0).expect_no_secret(&self.password)
     }
 
     /// Starts a scheduler and an executor with their pods' commands. From then on, pods find them.
-    fn start_fleet(&mut self) -> [Server; 2] {
+    pub(crate) fn start_fleet(&mut self) -> [Server; 2] {
         let [grpc, flight, executor_grpc, health] = [(); 4].map(|()| free_port());
         self.values.push(("BALER_SCHEDULER", format!("df://127.0.0.1:{grpc}")));
         let here = ("BALER_EXTERNAL_HOST", "127.0.0.1".to_string());
 
         let scheduler_pod = self.pod("Deployment/baler-scheduler");
-        let mut local = self.local(&scheduler_pod, &[here.clone()]);
+        let mut local = self.local(&scheduler_pod, std::slice::from_ref(&here));
         local.variables.push(("BALER_BIND_PORT".to_string(), grpc.to_string()));
         let mut scheduler = start(&local, "scheduler");
         scheduler.wait_ready(|| probe(&scheduler_pod, "startupProbe", grpc));
@@ -130,7 +140,7 @@ fn probe(pod: &Value, probe: &str, port: u16) -> bool {
 }
 
 /// A MinIO which encrypts, as that of the manifests, with the key of the kind overlay.
-fn encrypted() -> Minio {
+pub(crate) fn encrypted() -> Minio {
     let secret = std::fs::read_to_string(k8s().join("overlays/kind/minio-root.env")).unwrap();
     Minio::start_encrypted(secret.lines().find_map(|line| line.strip_prefix("kms-key=")).unwrap())
 }

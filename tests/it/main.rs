@@ -24,6 +24,8 @@
 //! | `restore` | the original objects come back, whatever is killed; what is damaged does not |
 //! | `image` | the container image: what it runs, as whom, and what it may write |
 //! | `kubernetes` | the manifests, against a real API server |
+//! | `kubernetes_airflow` | the DAG under a real Airflow, and what its pods do |
+//! | `kubernetes_kafka` | three brokers with the manifests' own scripts, settings and certificates |
 //! | `kubernetes_pods` | what their pods do: commands, environment and files taken from the API server and run here |
 //! | `kubernetes_scripts` | the scripts of k8s/, against a real API server |
 //! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
@@ -43,6 +45,8 @@ mod image;
 mod kafka;
 mod kill;
 mod kubernetes;
+mod kubernetes_airflow;
+mod kubernetes_kafka;
 mod kubernetes_pods;
 mod kubernetes_scripts;
 mod letters;

@@ -80,11 +80,13 @@ impl Image {
         let scratch = image.expect(&["from", "scratch"]);
         image.expect(&["add", &scratch, &base().display().to_string(), "/"]);
         image.expect(&["commit", "--rm", &scratch, BASE]);
-        let (file, context) = (checkout.join("Dockerfile").display().to_string(), context.display().to_string());
+        let file = checkout.join("Dockerfile").display().to_string();
+        let context_path = context.display().to_string();
         let base = format!("BASE_IMAGE={BASE}");
         let build = ["bud", "--isolation", "chroot", "--format", "docker", "--build-arg", &base, "--target", "prebuilt"];
-        image.expect(&[&build[..], &["--tag", "localhost/baler", "--file", &file, &context]].concat());
+        image.expect(&[&build[..], &["--tag", "localhost/baler", "--file", &file, &context_path]].concat());
         image.container = image.expect(&["from", "localhost/baler"]);
+        fs::remove_dir_all(context).expect("cannot remove a folder");
         image.root = image.expect(&["mount", &image.container]).into();
         image
     }

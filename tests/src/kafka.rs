@@ -29,8 +29,8 @@ pub fn description() -> String {
     format!("Apache Kafka {VERSION} in KRaft mode from Maven")
 }
 
-/// The folder of the broker's jars.
-fn jars() -> PathBuf {
+/// The folder of the jars of the broker and its tools.
+pub fn jars() -> PathBuf {
     let place = cache::tool(&format!("kafka-{VERSION}"), "mvn dependency:copy-dependencies", |place| {
         fs::write(place.join("pom.xml"), project()).expect("cannot write to the cache");
         let folder = format!("-DoutputDirectory={}", place.join("lib").display());

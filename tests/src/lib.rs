@@ -33,7 +33,8 @@
 //! | `BALER_TEST_SEED` | the seed of the random kills |
 //! | `BALER_TEST_KEEP` | set: the temporary folders stay; after a failure they stay anyway |
 //!
-//! Needed on the first run: Go, Maven, Python 3 with `venv`, `openssl`, apt and dpkg; on each run: Java 17, a POSIX `sh`, and for root `setpriv`.
+//! Needed on the first run: Go, Maven, Python 3 with `venv`, `openssl`, apt, dpkg and root (for the image's base); on each run: Java 17, bash, a POSIX `sh`,
+//! binutils, and for root `setpriv` and `unshare`.
 //!
 //! Nothing here waits for a time to pass: [`wait_until`] waits for a condition and has a deadline.
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness ends the test which uses it")]

@@ -96,8 +96,18 @@ impl Answer {
 #[derive(Debug)]
 pub struct Cluster {
     kubeconfig: PathBuf,
-    _api: Server,
-    _etcd: Server,
+    api: Server,
+    etcd: Server,
+    data: PathBuf,
+}
+
+impl Drop for Cluster {
+    /// etcd takes 124 MB of disk for its first entry: not to be kept for each test until the end of the run.
+    fn drop(&mut self) {
+        self.api.kill();
+        self.etcd.kill();
+        fs::remove_dir_all(&self.data).ok();
+    }
 }
 
 impl Cluster {
@@ -143,9 +153,9 @@ impl Cluster {
         ] {
             api.arg(flag).arg(value);
         }
-        let mut cluster = Self { kubeconfig, _api: Server::start(&format!("{name}-api"), &mut api), _etcd: etcd };
+        let mut cluster = Self { kubeconfig, api: Server::start(&format!("{name}-api"), &mut api), etcd, data: folder.join("etcd") };
         let (config, kubectl) = (cluster.kubeconfig.clone(), binaries().join("kubectl"));
-        cluster._api.wait_ready(|| {
+        cluster.api.wait_ready(|| {
             let ready = Command::new(&kubectl).arg("--kubeconfig").arg(&config).args(["get", "--raw", "/readyz"]).output();
             ready.is_ok_and(|output| output.status.success())
         });
@@ -185,9 +195,29 @@ impl Cluster {
 
     /// Asks the server to check an object as if it was created, with all admission of a cluster, and to keep nothing.
     pub fn admit(&self, scratch: &Scratch, object: &Value) -> Answer {
+        self.create(scratch, object, &[])
+    }
+
+    /// The same, asked by a service account of the namespace.
+    pub fn admit_as(&self, account: &str, scratch: &Scratch, object: &Value) -> Answer {
+        self.create(scratch, object, &[&format!("--as=system:serviceaccount:baler:{account}")])
+    }
+
+    fn create(&self, scratch: &Scratch, object: &Value, more: &[&str]) -> Answer {
         let file = scratch.join(&random_name("object")).display().to_string();
         fs::write(&file, object.to_string()).expect("cannot write a file");
-        self.kubectl(&["create", "--dry-run=server", "--validate=strict", "--filename", &file])
+        self.kubectl(&[&["create", "--dry-run=server", "--validate=strict", "--filename", &file], more].concat())
+    }
+
+    /// One value of a Secret of the namespace.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn secret(&self, name: &str, key: &str) -> Vec<u8> {
+        let path = format!("--output=jsonpath={{.data.{}}}", key.replace('.', "\\."));
+        let encoded = self.kubectl(&["--namespace=baler", "get", "secret", name, &path]).expect_silent();
+        let decode = Command::new("sh").args(["-c", "printf %s \"$1\" | base64 --decode", "sh", &encoded]).output();
+        decode.expect("these tests need `base64` on the PATH").stdout
     }
 
     /// Whether a service account of the namespace may do something, such as `["create", "pods"]`.
