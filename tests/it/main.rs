@@ -15,6 +15,7 @@
 //! | `kafka` | topics as tables and as the input of jobs |
 //! | `metrics` | what Prometheus scrapes is what the receipts say; logs |
 //! | `queries` | SQL on a fleet: the answers of one process; plans, options, functions; INSERT of joins and aggregates |
+//! | `dashboard` | the page in a real browser |
 //! | `defaults` | each default of the cluster which differs from Ballista's: what would go wrong without it |
 //! | `stream` | `baler stream`, whatever is killed |
 //! | `read_back` | stored documents read by SQL |
@@ -28,6 +29,7 @@ mod change;
 mod commands;
 mod connection;
 mod damage;
+mod dashboard;
 mod defaults;
 mod disk;
 mod fleet;

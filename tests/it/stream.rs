@@ -303,7 +303,7 @@ fn a_query_is_shown_and_goes_back_to_where_it_is_told() {
 
     let listed = Baler::new(["jobs", "--state", &state]).run().expect_code(0).stdout;
     let row: Vec<&str> = listed.lines().nth(1).unwrap().split_whitespace().collect();
-    assert_eq!(row, ["feed", "streaming", "3/3", "0", "B", "-", "1"]);
+    assert_eq!(row, ["feed", "streaming", "3/3", "0", "B", "-", "1", "0", "records,", "0", "s"]);
 
     // Back to the beginning of the second micro-batch: 200 records are read again, and each is stored once.
     checkpoint(&["rewind", "--to-batch", "1"]).expect_code(0);
