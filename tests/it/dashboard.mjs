@@ -12,6 +12,8 @@ const browser = await chromium.launch({
   env: { ...process.env, ...input.environment },
   args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
 });
+// A hang is an error of the page or of this script, never a wait for ever.
+setTimeout(() => { console.error("the browser hangs"); process.exit(1); }, 200000).unref();
 const seen = { console: [], outside: [], failed: [], faults: [], overflow: [], figures: {} };
 
 async function open(width, height, colorScheme) {
@@ -90,8 +92,9 @@ try {
     await page.keyboard.press("Enter");
     await dialog.waitFor();
     await page.keyboard.press("Tab");
+    const answered = page.waitForResponse((answer) => answer.url().endsWith("/cancel"));
     await page.keyboard.press("Enter");
-    await dialog.waitFor({ state: "hidden" });
+    seen.cancelled = (await answered).status();
   } else {
     const dark = await open(1280, 900, "dark");
     await judge(dark, "overview-dark");

@@ -84,6 +84,7 @@ fn a_job_on_a_fleet_is_shown_cancelled_and_remembered() {
     assert_eq!((&seen["chosen"], &seen["stillRunning"]), (&"Keep it running".into(), &true.into()));
     assert!(!seen["picture"].as_str().unwrap().contains(" 0 in a running task") && seen["drawn"].as_u64().unwrap() > 100, "{seen}");
     assert_eq!(seen["figures"]["overview"]["Executors"]["value"], "2");
+    assert_eq!(seen["cancelled"], 200);
     run.wait().expect_last_line(1, &["load", "cancelled", "again"]);
     // Without the page's header nobody cancels, so no page of another origin can.
     let plain = format!("POST /api/baler/jobs/load/cancel HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");

@@ -14,6 +14,7 @@
 //! | `fleet` | jobs on a fleet, whatever is killed |
 //! | `kafka` | topics as tables and as the input of jobs |
 //! | `metrics` | what Prometheus scrapes is what the receipts say; logs |
+//! | `monitoring` | alerting rules, and Grafana dashboards on the data of a real run |
 //! | `queries` | SQL on a fleet: the answers of one process; plans, options, functions; INSERT of joins and aggregates |
 //! | `dashboard` | the page in a real browser |
 //! | `defaults` | each default of the cluster which differs from Ballista's: what would go wrong without it |
@@ -37,6 +38,7 @@ mod flight_sql;
 mod kafka;
 mod kill;
 mod metrics;
+mod monitoring;
 mod queries;
 mod read_back;
 mod refusal;

@@ -36,15 +36,18 @@ pub(super) struct MetricsArgs {
 
 /// The dashboard of one process; ends when it is dropped.
 pub(super) struct Dashboard {
-    _served: Option<MetricsServer>,
+    served: Option<MetricsServer>,
     stopped: watch::Receiver<bool>,
 }
 
 impl Dashboard {
-    /// Returns when somebody cancels the job on the page.
+    /// Returns when somebody cancels the job on the page, and the page was answered.
     pub(super) async fn cancelled(&mut self) {
         if self.stopped.wait_for(|stopped| *stopped).await.is_err() {
             std::future::pending::<()>().await;
+        }
+        if let Some(served) = self.served.take() {
+            served.finish(Duration::ZERO).await;
         }
     }
 }
@@ -63,7 +66,7 @@ impl MetricsArgs {
         on_fleet: bool,
     ) -> Result<Dashboard> {
         let (workers, stopped) = OneProcess::new(&job.name);
-        let Some(port) = self.dashboard else { return Ok(Dashboard { _served: None, stopped }) };
+        let Some(port) = self.dashboard else { return Ok(Dashboard { served: None, stopped }) };
         if on_fleet {
             return Err(Error::config("--dashboard shows what this process does; on a fleet open the scheduler's address in a browser"));
         }
@@ -72,7 +75,7 @@ impl MetricsArgs {
             MetricsServer::start(self.address(port)?, |scrapes| routes(published.clone(), scrapes, || true, "").merge(web::routes(board)));
         let served = served.await?;
         say(&format!("dashboard: http://{}:{port}/", self.metrics_bind_host));
-        Ok(Dashboard { _served: Some(served), stopped })
+        Ok(Dashboard { served: Some(served), stopped })
     }
 
     /// Whether a dashboard was asked for.
