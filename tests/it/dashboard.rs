@@ -87,8 +87,8 @@ fn a_job_on_a_fleet_is_shown_cancelled_and_remembered() {
     assert_eq!(seen["cancelled"], 200);
     run.wait().expect_last_line(1, &["load", "cancelled", "again"]);
     // Without the page's header nobody cancels, so no page of another origin can.
-    let plain = format!("POST /api/baler/jobs/load/cancel HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-    assert_eq!(request(fleet.port, &plain).unwrap().0, 403);
+    let plain = "POST /api/baler/jobs/load/cancel HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    assert_eq!(request(fleet.port, plain).unwrap().0, 403);
 
     proxy.arm(Fault::None);
     proxy.cut();
