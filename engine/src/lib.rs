@@ -19,7 +19,7 @@
 //! # Modules
 //!
 //! [`session`] assembles a session; [`codec`] makes its plans travel; [`cluster`] is the fleet; [`statement`] plans SQL; [`connector`] holds sources and sinks; [`function`] the SQL
-//! functions; [`job`] state, driver and auditor; [`stream`] the driver of streaming queries; [`generate`] sample data; [`cli`] the command line; [`credentials`], [`error`], [`hex`], [`object_writer`], [`options`],
+//! functions; [`job`] state, driver and auditor; [`stream`] the driver of streaming queries; [`generate`] sample data; [`cli`] the command line; [`web`] the dashboard; [`credentials`], [`error`], [`hex`], [`object_writer`], [`options`],
 //! [`retry`], [`runtime`], [`store`] and [`telemetry`] serve them all.
 
 pub mod cli;
@@ -41,6 +41,7 @@ pub mod statement;
 pub mod store;
 pub mod stream;
 pub mod telemetry;
+pub mod web;
 
 use datafusion::prelude::SessionContext;
 

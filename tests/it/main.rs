@@ -14,7 +14,9 @@
 //! | `fleet` | jobs on a fleet, whatever is killed |
 //! | `kafka` | topics as tables and as the input of jobs |
 //! | `metrics` | what Prometheus scrapes is what the receipts say; logs |
+//! | `monitoring` | alerting rules, and Grafana dashboards on the data of a real run |
 //! | `queries` | SQL on a fleet: the answers of one process; plans, options, functions; INSERT of joins and aggregates |
+//! | `dashboard` | the page in a real browser |
 //! | `defaults` | each default of the cluster which differs from Ballista's: what would go wrong without it |
 //! | `stream` | `baler stream`, whatever is killed |
 //! | `feed_audit` | `verify` of topics and of whole queries; old micro-batches folded |
@@ -36,6 +38,7 @@ mod change;
 mod commands;
 mod connection;
 mod damage;
+mod dashboard;
 mod defaults;
 mod disk;
 mod feed_audit;
@@ -51,6 +54,7 @@ mod kubernetes_pods;
 mod kubernetes_scripts;
 mod letters;
 mod metrics;
+mod monitoring;
 mod queries;
 mod read_back;
 mod refusal;

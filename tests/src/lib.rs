@@ -12,6 +12,7 @@
 //! | [`prometheus`] | a Prometheus server which scrapes what a test runs |
 //! | [`proxy`] | a TCP proxy whose faults are counted, so that a test can prove that its fault fired |
 //! | [`baler`] | the binary under test as a child process with a deadline |
+//! | [`browser`] | a headless Chromium which a script drives |
 //! | [`job`] | one job of a test: its SQL file, sink, state, `run` and `verify` |
 //! | [`fleet`] | a scheduler and executors as real processes, and their faults |
 //! | [`flight`] | the ADBC and JDBC drivers which speak Flight SQL to a fleet |
@@ -33,13 +34,14 @@
 //! | `BALER_TEST_SEED` | the seed of the random kills |
 //! | `BALER_TEST_KEEP` | set: the temporary folders stay; after a failure they stay anyway |
 //!
-//! Needed on the first run: Go, Maven, Python 3 with `venv`, `openssl`, apt, dpkg and root (for the image's base); on each run: Java 17, bash, a POSIX `sh`,
+//! Needed on the first run: Go, Maven, Python 3 with `venv`, `openssl`, apt, dpkg, Node.js with npm, and root (for the image's base); on each run: Java 17, bash, a POSIX `sh`,
 //! binutils, and for root `setpriv` and `unshare`.
 //!
 //! Nothing here waits for a time to pass: [`wait_until`] waits for a condition and has a deadline.
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness ends the test which uses it")]
 
 pub mod baler;
+pub mod browser;
 pub mod cache;
 pub mod corpus;
 pub mod dump_reader;

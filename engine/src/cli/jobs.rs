@@ -16,6 +16,7 @@ use crate::runtime::stop_signal;
 use crate::session::SessionParts;
 use crate::stream::lag::PartitionLag;
 use crate::stream::log::BatchCommit;
+use crate::web::board::is_part_of;
 
 /// How often a watched job is looked at: its receipts are listed each time.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -76,11 +77,7 @@ pub(super) async fn run(args: JobsArgs, parts: &SessionParts, output: Output) ->
 
 /// Cancels all that runs on the fleet for job `name`; returns how many Ballista jobs that were.
 pub(super) async fn cancel_waves(fleet: &Fleet, name: &str) -> Result<usize> {
-    // A micro-batch of a query is job `<query>.<number>`.
-    let is_batch =
-        |job: &str| job.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')).is_some_and(|number| number.parse::<u64>().is_ok());
-    let is_wave = |text: &str| text.split_once(" wave ").is_some_and(|(job, _)| job == name || is_batch(job));
-    let is_meant = |job: &FleetJob| job.job_id == name || job.job_name == name || is_batch(&job.job_name) || is_wave(&job.job_name);
+    let is_meant = |job: &FleetJob| job.job_id == name || is_part_of(name, &job.job_name);
     let mut cancelled = 0;
     for job in fleet.jobs().await? {
         if is_meant(&job) && matches!(job.status.as_str(), "Queued" | "Running") && fleet.cancel(&job.job_id).await? {

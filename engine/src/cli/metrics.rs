@@ -1,13 +1,21 @@
-//! The flags by which a driver shows its metrics.
+//! The flags by which a driver shows its metrics and its dashboard.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use tokio::sync::watch;
 
 use crate::error::{Error, Result};
+use crate::job::JobRef;
+use crate::telemetry::log::say;
 use crate::telemetry::serve::{MetricsServer, routes};
 use crate::telemetry::text::Published;
+use crate::web;
+use crate::web::OneProcess;
+use crate::web::board::Board;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct MetricsArgs {
@@ -21,19 +29,72 @@ pub(super) struct MetricsArgs {
     /// scrape is never seen.
     #[arg(long, env = "BALER_METRICS_LINGER_SECONDS", default_value_t = 0)]
     metrics_linger_seconds: u64,
+    /// Serve the dashboard on this port of the same host while the command runs in one process; off without it.
+    #[arg(long, env = "BALER_DASHBOARD", value_name = "PORT")]
+    dashboard: Option<u16>,
+}
+
+/// The dashboard of one process; ends when it is dropped.
+pub(super) struct Dashboard {
+    served: Option<MetricsServer>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Dashboard {
+    /// Returns when somebody cancels the job on the page, and the page was answered.
+    pub(super) async fn cancelled(&mut self) {
+        if self.stopped.wait_for(|stopped| *stopped).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        if let Some(served) = self.served.take() {
+            served.finish(Duration::ZERO).await;
+        }
+    }
 }
 
 impl MetricsArgs {
+    /// Serves the dashboard of job or query `name`, which this process runs; also /metrics. What is returned becomes `true` when somebody
+    /// cancels it there; without a dashboard it never does.
+    ///
+    /// # Errors
+    /// As [`Self::serve`]; Config, on a fleet, whose scheduler serves one already.
+    pub(super) async fn serve_dashboard(
+        &self,
+        job: &JobRef,
+        env: Arc<RuntimeEnv>,
+        published: &Published,
+        on_fleet: bool,
+    ) -> Result<Dashboard> {
+        let (workers, stopped) = OneProcess::new(&job.name);
+        let Some(port) = self.dashboard else { return Ok(Dashboard { served: None, stopped }) };
+        if on_fleet {
+            return Err(Error::config("--dashboard shows what this process does; on a fleet open the scheduler's address in a browser"));
+        }
+        let board = Arc::new(Board::new(env, &job.state, Arc::new(workers))?);
+        let served =
+            MetricsServer::start(self.address(port)?, |scrapes| routes(published.clone(), scrapes, || true, "").merge(web::routes(board)));
+        let served = served.await?;
+        say(&format!("dashboard: http://{}:{port}/", self.metrics_bind_host));
+        Ok(Dashboard { served: Some(served), stopped })
+    }
+
+    /// Whether a dashboard was asked for.
+    pub(super) fn has_dashboard(&self) -> bool {
+        self.dashboard.is_some()
+    }
+
+    fn address(&self, port: u16) -> Result<SocketAddr> {
+        let address = format!("{}:{port}", self.metrics_bind_host);
+        address.parse().map_err(|e| Error::config(format!("--metrics-bind-host: cannot bind to {address}")).with_source(e))
+    }
+
     /// Serves what is `published`, if it was asked for.
     ///
     /// # Errors
     /// Config, for an address that is none; Unreachable, when the port cannot be had.
     pub(super) async fn serve(&self, published: &Published) -> Result<Option<MetricsServer>> {
         let Some(port) = self.metrics_port else { return Ok(None) };
-        let address = format!("{}:{port}", self.metrics_bind_host);
-        let address: SocketAddr =
-            address.parse().map_err(|e| Error::config(format!("--metrics-bind-host: cannot bind to {address}")).with_source(e))?;
-        MetricsServer::start(address, |scrapes| routes(published.clone(), scrapes, || true, "")).await.map(Some)
+        MetricsServer::start(self.address(port)?, |scrapes| routes(published.clone(), scrapes, || true, "")).await.map(Some)
     }
 
     /// Ends the service.

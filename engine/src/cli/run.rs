@@ -72,11 +72,16 @@ pub(super) async fn run(args: RunArgs, parts: &SessionParts, output: Output) -> 
         Some(url) => Some(Fleet::connect(url, parts).await?),
         None => None,
     };
-    let job = prepare_job(&parts.local()?, fleet.clone(), &text, &variables, JobRef::try_new(&args.state, &name)?).await?;
+    let (context, place) = (parts.local()?, JobRef::try_new(&args.state, &name)?);
+    let mut dashboard = args.metrics.serve_dashboard(&place, context.runtime_env(), &published, fleet.is_some()).await?;
+    let job = prepare_job(&context, fleet.clone(), &text, &variables, place).await?;
     let attempt = job.attempt();
     publish_job(&published, &name, job.size(), job.figures());
     let outcome = tokio::select! {
         outcome = run_job(&name, job) => outcome?,
+        () = dashboard.cancelled() => {
+            return Err(Error::permanent(format!("job `{name}` was cancelled; run the same command again to go on where it stopped")));
+        }
         signal = stop_signal() => {
             if let Some(fleet) = fleet {
                 cancel_waves(&fleet, &name).await?;

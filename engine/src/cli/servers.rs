@@ -19,6 +19,9 @@ pub(super) struct SchedulerArgs {
     /// A file of CREATE EXTERNAL TABLE and CREATE VIEW statements; every session knows these tables.
     #[arg(long)]
     tables: Option<PathBuf>,
+    /// Folder or bucket with the state of all jobs, whose history the dashboard shows.
+    #[arg(long, default_value = "./baler-state")]
+    state: String,
     #[command(flatten)]
     ballista: BallistaSchedulerFlags,
 }
@@ -29,7 +32,8 @@ pub(super) async fn run_scheduler(args: SchedulerArgs, parts: &SessionParts) -> 
         None => String::new(),
     };
     let config = SchedulerConfig::try_from(args.ballista).map_err(ballista_error)?;
-    let served = server()?.spawn(scheduler::serve(config, parts.clone(), tables));
+    let (parts, state) = (parts.clone(), args.state);
+    let served = server()?.spawn(async move { scheduler::serve(config, parts, tables, &state).await });
     tokio::select! {
         ended = served => ended.map_err(|e| Error::internal("the scheduler ended early").with_source(e))?.map(|()| ExitCode::SUCCESS),
         signal = stop_signal() => {

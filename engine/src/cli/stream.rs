@@ -74,11 +74,13 @@ pub(super) async fn run(args: StreamArgs, parts: &SessionParts, output: Output) 
     let place = JobRef::try_new(&args.state, &args.name)?;
     let context = parts.local()?;
     let (statement, insert) = plan_insert(&context, &text, &variables).await?;
-    let (name, state, available_now) = (place.name, place.state, args.available_now);
     let published = Published::default();
     let served = args.metrics.serve(&published).await?;
-    let figures = served.is_some().then(|| StreamFigures::new(&name));
+    let on_fleet = fleet.is_some();
+    let mut dashboard = args.metrics.serve_dashboard(&place, context.runtime_env(), &published, on_fleet).await?;
+    let figures = (served.is_some() || args.metrics.has_dashboard()).then(|| StreamFigures::new(&place.name));
     figures.iter().for_each(|figures| figures.publish(&published));
+    let (name, state, available_now) = (place.name, place.state, args.available_now);
     let query = Query {
         context,
         fleet: fleet.clone(),
@@ -93,6 +95,9 @@ pub(super) async fn run(args: StreamArgs, parts: &SessionParts, output: Output) 
     };
     let summary = tokio::select! {
         summary = query.run(|done| show_batch(&name, done)) => summary?,
+        () = dashboard.cancelled() => {
+            return Err(Error::permanent(format!("query `{name}` was cancelled; run the same command again to go on where it stopped")));
+        }
         signal = stop_signal() => {
             if let Some(fleet) = fleet {
                 cancel_waves(&fleet, &name).await?;

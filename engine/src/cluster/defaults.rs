@@ -27,6 +27,8 @@ pub type FlagDefault = (&'static str, &'static str);
 pub const SCHEDULER_FLAGS: &[FlagDefault] = &[
     // Nothing listens beyond this machine unless asked to: the plain protocol has no password.
     ("bind-host", "127.0.0.1"),
+    // `/` is our dashboard.
+    ("web-tui-route", "/ballista"),
     // Pull scheduling runs more tasks than an executor has slots, and cannot cancel one.
     ("scheduler-policy", "push-staged"),
     // Spreads a job's tasks over all executors; `bias` fills one and leaves the others idle.

@@ -12,6 +12,7 @@
 //! | `engine` | how an executor makes a task ready |
 //! | `stop` | a task that is cancelled ends |
 //! | `transfer` | a shuffle whose transfer breaks off is fetched again |
+//! | `workers` | what the dashboard shows of a scheduler |
 //! | [`compressed`] | compressed CSV and JSON tables, which Ballista's plans lose |
 //!
 //! Distribution is Ballista's: stages, tasks, shuffles and retries are never ours.
@@ -27,6 +28,7 @@ pub mod scheduler;
 mod slots;
 mod stop;
 mod transfer;
+mod workers;
 
 use ballista_core::error::BallistaError;
 use serde::{Deserialize, Serialize};

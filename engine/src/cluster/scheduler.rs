@@ -35,6 +35,7 @@ use tonic::service::RoutesBuilder;
 
 use super::flight_sql::FlightSql;
 use super::slots::CountedSlots;
+use super::workers::FleetWorkers;
 use super::{ExecutorInfo, FleetInfo, VERSION_HEADER, ballista_error};
 use crate::codec::{LogicalCodec, PhysicalCodec, version_error};
 use crate::error::{Error, ErrorKind, Result};
@@ -42,6 +43,8 @@ use crate::session::{Place, SessionParts};
 use crate::statement;
 use crate::telemetry::serve::metrics_answer;
 use crate::telemetry::text::Published;
+use crate::web;
+use crate::web::board::Board;
 
 /// Ballista's scheduler, over DataFusion's plan format.
 pub(crate) type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
@@ -53,12 +56,17 @@ const BIND_PATIENCE: Duration = Duration::from_secs(15);
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 const PROBE_PAUSE: Duration = Duration::from_secs(10);
 
-/// Runs a scheduler until the process ends. `tables` are DDL statements whose tables every session knows.
+/// Runs a scheduler until the process ends. `tables` are DDL statements whose tables every session knows; `state` is the URL of the folder
+/// whose jobs the dashboard shows.
 ///
 /// # Errors
 /// Config, for settings or tables which are not valid; Unreachable, when the port cannot be had.
-pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: String) -> Result<()> {
+pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: String, state: &str) -> Result<()> {
     config.validate().map_err(ballista_error)?;
+    if config.web_tui_route == "/" {
+        return Err(Error::config("--web-tui-route / is where the dashboard is; take another path for Ballista's own page"));
+    }
+    let env = parts.local()?.runtime_env();
     let address: SocketAddr = format!("{}:{}", config.bind_host, config.bind_port)
         .parse()
         .map_err(|e| Error::config(format!("cannot bind to {}:{}", config.bind_host, config.bind_port)).with_source(e))?;
@@ -74,7 +82,10 @@ pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: Str
     let cluster = BallistaCluster::new_from_config(&config).await.map_err(ballista_error)?;
     let cluster = BallistaCluster::new(Arc::new(CountedSlots::default()), cluster.job_state());
     let scheduler: Scheduler = create_scheduler(cluster, Arc::clone(&config)).await.map_err(ballista_error)?;
-    let router = router(scheduler, &config, tables);
+    let scheduler = Arc::new(scheduler);
+    let workers = FleetWorkers { scheduler: Arc::clone(&scheduler), config: Arc::clone(&config) };
+    let board = Arc::new(Board::new(env, state, Arc::new(workers))?);
+    let router = router(scheduler, &config, tables, board);
     tracing::info!(%address, version = crate::VERSION, "scheduler listens");
     axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
         .await
@@ -133,15 +144,15 @@ impl SharedTables {
 }
 
 /// gRPC, Flight SQL, REST, health and ours.
-fn router(scheduler: Scheduler, config: &SchedulerConfig, tables: String) -> Router {
+fn router(scheduler: Arc<Scheduler>, config: &SchedulerConfig, tables: String, board: Arc<Board>) -> Router {
     let (decoding, encoding) =
         (config.grpc_server_max_decoding_message_size as usize, config.grpc_server_max_encoding_message_size as usize);
     let endpoint = config.override_create_grpc_client_endpoint.clone().map(|change| Arc::new(BallistaConfigGrpcEndpoint::new(change)));
     let proxy = BallistaFlightProxyService::new(decoding, encoding, config.use_tls, endpoint);
     let mut services = RoutesBuilder::default();
-    services
-        .add_service(SchedulerGrpcServer::new(scheduler.clone()).max_decoding_message_size(decoding).max_encoding_message_size(encoding));
-    let scheduler = Arc::new(scheduler);
+    services.add_service(
+        SchedulerGrpcServer::new(Scheduler::clone(&scheduler)).max_decoding_message_size(decoding).max_encoding_message_size(encoding),
+    );
     let flight = FlightSql::new(Arc::clone(&scheduler), proxy);
     services.add_service(FlightServiceServer::new(flight).max_decoding_message_size(decoding).max_encoding_message_size(encoding));
     let served = Served { scheduler: Arc::clone(&scheduler), executor_timeout_seconds: config.executor_timeout_seconds, tables };
@@ -151,7 +162,7 @@ fn router(scheduler: Scheduler, config: &SchedulerConfig, tables: String) -> Rou
         .route("/metrics", get(metrics))
         .route("/api/baler", get(fleet_info))
         .with_state(Arc::new(served));
-    get_routes(scheduler).merge(services.routes().into_axum_router()).merge(ours).layer(from_fn(check_version))
+    get_routes(scheduler).merge(services.routes().into_axum_router()).merge(ours).merge(web::routes(board)).layer(from_fn(check_version))
 }
 
 /// What our own routes answer from.
@@ -161,22 +172,20 @@ struct Served {
     tables: String,
 }
 
-impl Served {
-    /// Executors whose heartbeat is fresh, by id.
-    async fn executors(&self) -> Result<Vec<ExecutorInfo>> {
-        let state = self.scheduler.state.executor_manager.get_executors_state().await.map_err(ballista_error)?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let executors = state.into_iter().map(|(executor, heartbeat, _)| ExecutorInfo {
-            id: executor.id,
-            host: executor.host,
-            port: executor.port,
-            slots: executor.specification.vcores as usize,
-            heartbeat_age_seconds: now.saturating_sub(heartbeat.unwrap_or_default()).as_secs(),
-        });
-        let mut executors: Vec<_> = executors.filter(|executor| executor.heartbeat_age_seconds <= self.executor_timeout_seconds).collect();
-        executors.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(executors)
-    }
+/// Executors whose heartbeat is fresh, by id.
+pub(super) async fn fresh_executors(scheduler: &Scheduler, timeout_seconds: u64) -> Result<Vec<ExecutorInfo>> {
+    let state = scheduler.state.executor_manager.get_executors_state().await.map_err(ballista_error)?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let executors = state.into_iter().map(|(executor, heartbeat, _)| ExecutorInfo {
+        id: executor.id,
+        host: executor.host,
+        port: executor.port,
+        slots: executor.specification.vcores as usize,
+        heartbeat_age_seconds: now.saturating_sub(heartbeat.unwrap_or_default()).as_secs(),
+    });
+    let mut executors: Vec<_> = executors.filter(|executor| executor.heartbeat_age_seconds <= timeout_seconds).collect();
+    executors.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(executors)
 }
 
 async fn ready(State(served): State<Arc<Served>>) -> Response {
@@ -196,7 +205,7 @@ async fn metrics(State(served): State<Arc<Served>>) -> Response {
         pending += graph.available_tasks();
         running += graph.running_tasks().len();
     }
-    let executors = match served.executors().await {
+    let executors = match fresh_executors(&served.scheduler, served.executor_timeout_seconds).await {
         Ok(executors) => executors,
         Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     };
@@ -214,7 +223,7 @@ async fn metrics(State(served): State<Arc<Served>>) -> Response {
 }
 
 async fn fleet_info(State(served): State<Arc<Served>>) -> Response {
-    let executors = match served.executors().await {
+    let executors = match fresh_executors(&served.scheduler, served.executor_timeout_seconds).await {
         Ok(executors) => executors,
         Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     };

@@ -38,7 +38,7 @@ use crate::job::JobRef;
 use crate::job::dead_letter::{DeadLetter, DeadLetterLog};
 use crate::job::state::JobState;
 use crate::runtime;
-use crate::telemetry::{COUNTERS, Done};
+use crate::telemetry::{COUNTERS, Done, OpenSplit};
 
 /// Writes its input's rows as documents.
 #[derive(Debug)]
@@ -285,7 +285,7 @@ impl PartWriter {
         {
             return Ok(receipt.documents);
         }
-        let started = Utc::now();
+        let (started, _open) = (Utc::now(), OpenSplit::begin(&split.id));
         let log = DeadLetterLog::default();
         let chain = narrow_to_split(&self.plan, split, &log)?;
         let rows = chain.execute(0, Arc::clone(&self.context))?;

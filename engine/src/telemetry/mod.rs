@@ -16,6 +16,8 @@ mod number;
 pub mod serve;
 pub mod text;
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use number::{BATCH_SECONDS, SINK_SECONDS};
@@ -211,6 +213,33 @@ impl Counters {
             text.family(&name, Kind::Counter, help);
             text.sample(&name, &[], histogram.count() as f64);
             histogram.write(text, &format!("{stem}_seconds"), &format!("Time of a batch {what}."));
+        }
+    }
+}
+
+static OPEN_SPLITS: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+
+/// Splits of jobs which this process writes now.
+pub fn open_splits() -> HashSet<String> {
+    OPEN_SPLITS.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
+}
+
+/// A split which this process writes, for as long as it is kept.
+#[derive(Debug)]
+pub struct OpenSplit(String);
+
+impl OpenSplit {
+    /// Begins split `id`.
+    pub fn begin(id: &str) -> Self {
+        OPEN_SPLITS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(id.to_string());
+        Self(id.to_string())
+    }
+}
+
+impl Drop for OpenSplit {
+    fn drop(&mut self) {
+        if let Some(open) = OPEN_SPLITS.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            open.remove(&self.0);
         }
     }
 }

@@ -1,0 +1,74 @@
+// Elements, and figures as people read them.
+
+/** An element: attributes, then children. Text is always text, never markup. */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === false || value == null) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child != null && child !== false));
+  return element;
+}
+
+/** Puts children into an element; the keyboard's focus stays where it was. */
+export function fill(element, ...children) {
+  const active = document.activeElement;
+  const key = element.contains(active) ? active.dataset.key : null;
+  element.replaceChildren(...children.flat().filter((child) => child != null && child !== false));
+  if (key) element.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
+}
+
+/** A table. A column: its head, its class, and what a row shows in it. */
+export function table(label, columns, rows, empty) {
+  if (rows.length === 0) return h("p", { class: "empty" }, empty);
+  const head = columns.map(([title, kind]) => h("th", { scope: "col", class: kind }, title));
+  const body = rows.map((row) => h("tr", {}, columns.map(([, kind, show]) => h("td", { class: kind }, show(row) ?? "–"))));
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
+    h("table", { "aria-label": label }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)));
+}
+
+/** A list of figures: `[name, value, unit]`. */
+export const stats = (entries) =>
+  entries.map(([name, value, unit]) => h("div", {}, h("dt", {}, name), h("dd", {}, value, h("small", {}, unit || "\u00a0"))));
+
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+
+export function bytes(value) {
+  if (value == null) return "–";
+  let unit = 0;
+  while (value >= 1024 && unit < UNITS.length - 1) { value /= 1024; unit += 1; }
+  return `${value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${UNITS[unit]}`;
+}
+
+export const count = (value) => (value == null ? "–" : value.toLocaleString("en-US"));
+
+export function span(seconds) {
+  if (seconds == null || !Number.isFinite(seconds)) return "–";
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 90) return `${minutes} min`;
+  const hours = seconds / 3600;
+  return hours < 48 ? `${Math.floor(hours)} h ${Math.round((hours % 1) * 60)} min` : `${Math.round(hours / 24)} days`;
+}
+
+export const clock = (time) => new Date(time).toLocaleTimeString("en-GB");
+export const moment = (time) => new Date(time).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+export const ratio = (raw, packed) => (packed > 0 ? (raw / packed).toFixed(2) : "–");
+
+/** Where a job is: its class and its word. */
+export function stateOf(job, isRunning) {
+  if (job.status === "committed") return ["done", "Done"];
+  if (isRunning) return ["running", "Running"];
+  return job.status === "streaming" ? ["idle", "Idle"] : ["stopped", "Incomplete"];
+}
+
+export const state = ([kind, word]) => h("span", { class: `state ${kind}` }, word);
+
+export function meter(done, all, label, unit) {
+  return h("div", { class: "meter" },
+    h("progress", { max: Math.max(all, 1), value: done, "aria-label": label }),
+    h("span", {}, `${count(done)} of ${count(all)}${unit}`));
+}

@@ -1,0 +1,476 @@
+//! Jobs and queries of a state folder, as the page shows them. Files which never change are read once.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::StreamExt;
+use tokio::sync::Mutex;
+
+use super::schema::{Batch, JobDetail, Overview, Part, Point, Setting, SlowSplit, Totals, Writer};
+use crate::cluster::ExecutorInfo;
+use crate::connector::receipt::Receipt;
+use crate::connector::split::Split;
+use crate::error::Result;
+use crate::job::JobRef;
+use crate::job::folder::job_names;
+use crate::job::manifest::Manifest;
+use crate::job::state::JobState;
+use crate::job::summary::{JobSummary, summarize};
+use crate::store::{full_url, locate};
+use crate::stream::log::StreamLog;
+
+/// How old a summary may be: a job under way, a query (whose lag costs its brokers a look), and a job that is done.
+const FRESH_JOB: Duration = Duration::from_millis(1500);
+const FRESH_QUERY: Duration = Duration::from_secs(10);
+const FRESH_DONE: Duration = Duration::from_secs(60);
+/// State folders which are read at once.
+const READS_IN_FLIGHT: usize = 16;
+/// Jobs whose receipts are kept in memory: 16,000 of them are some MB.
+const DETAILS_MAX: usize = 8;
+/// Points of a chart.
+const POINTS: i64 = 120;
+/// Rows of the lists of a job.
+const SLOWEST: usize = 8;
+const DEAD_LETTERS: usize = 100;
+const BATCHES: u64 = 60;
+
+/// Who does the work which the page shows.
+#[async_trait]
+pub trait Workers: Send + Sync {
+    /// `fleet` or `process`.
+    fn mode(&self) -> &'static str;
+
+    /// Executors whose heartbeat is fresh.
+    ///
+    /// # Errors
+    /// As the scheduler's state.
+    async fn executors(&self) -> Result<Vec<ExecutorInfo>>;
+
+    /// What is under way or remembered, newest first.
+    ///
+    /// # Errors
+    /// As [`Self::executors`].
+    async fn parts(&self) -> Result<Vec<Part>>;
+
+    /// Whether something of job `job` runs.
+    ///
+    /// # Errors
+    /// As [`Self::executors`].
+    async fn is_running(&self, job: &str) -> Result<bool>;
+
+    /// Splits of job `job` in tasks which run, those which are done included.
+    ///
+    /// # Errors
+    /// As [`Self::executors`].
+    async fn running_splits(&self, job: &str) -> Result<HashSet<String>>;
+
+    /// Stops what runs of job `job`; returns how many parts that were.
+    ///
+    /// # Errors
+    /// As [`Self::executors`].
+    async fn cancel(&self, job: &str) -> Result<usize>;
+
+    /// How it is set up, without secrets.
+    fn settings(&self) -> Vec<Setting>;
+}
+
+/// Whether Ballista job `part` belongs to job or query `job`: itself, one of its waves, or a wave of one of its micro-batches.
+pub fn is_part_of(job: &str, part: &str) -> bool {
+    // A micro-batch of a query is job `<query>.<number>`.
+    let is_batch =
+        |name: &str| name.strip_prefix(job).and_then(|rest| rest.strip_prefix('.')).is_some_and(|number| number.parse::<u64>().is_ok());
+    let name = part.split_once(" wave ").map_or(part, |(name, _)| name);
+    name == job || is_batch(name)
+}
+
+/// What is kept of a receipt.
+struct Fact {
+    finished: DateTime<Utc>,
+    seconds: f64,
+    executor: String,
+    done: Totals,
+    has_dead_letters: bool,
+}
+
+impl Fact {
+    fn of(receipt: &Receipt) -> Self {
+        let Receipt { documents, records, raw_bytes, compressed_bytes, .. } = *receipt;
+        Self {
+            finished: receipt.finished,
+            seconds: (receipt.finished - receipt.started).num_milliseconds() as f64 / 1e3,
+            executor: receipt.executor.clone(),
+            done: Totals { documents, records, raw_bytes, compressed_bytes },
+            has_dead_letters: receipt.dead_letters > 0,
+        }
+    }
+}
+
+/// What was read of one job.
+#[derive(Default)]
+struct Known {
+    used: Option<Instant>,
+    manifest: Option<Arc<(Manifest, Vec<Split>)>>,
+    receipts: HashMap<String, Fact>,
+    batches: HashMap<u64, Batch>,
+}
+
+/// All there is to show.
+pub struct Board {
+    env: Arc<RuntimeEnv>,
+    state: String,
+    workers: Arc<dyn Workers>,
+    summaries: Mutex<HashMap<String, (Instant, JobSummary)>>,
+    known: Mutex<HashMap<String, Known>>,
+}
+
+impl fmt::Debug for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Board").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Board {
+    /// The jobs below the URL `state`, which `workers` work on.
+    ///
+    /// # Errors
+    /// Config, when the URL is not valid.
+    pub fn new(env: Arc<RuntimeEnv>, state: &str, workers: Arc<dyn Workers>) -> Result<Self> {
+        Ok(Self { env, state: full_url(state)?, workers, summaries: Mutex::default(), known: Mutex::default() })
+    }
+
+    /// Who does the work.
+    pub fn workers(&self) -> &dyn Workers {
+        self.workers.as_ref()
+    }
+
+    /// Everything in short.
+    ///
+    /// # Errors
+    /// As the workers'.
+    pub async fn overview(&self) -> Result<Overview> {
+        let mut problems = Vec::new();
+        let jobs = self.jobs(&mut problems).await;
+        let mut running = Vec::new();
+        for job in &jobs {
+            if self.workers.is_running(&job.job).await? {
+                running.push(job.job.clone());
+            }
+        }
+        Ok(Overview {
+            version: crate::VERSION.to_string(),
+            mode: self.workers.mode().to_string(),
+            state: hide_login(&self.state),
+            now: Utc::now(),
+            executors: self.workers.executors().await?,
+            parts: self.workers.parts().await?,
+            jobs,
+            running,
+            problems,
+            settings: self.workers.settings(),
+        })
+    }
+
+    /// Jobs and queries by name; what cannot be read is told in `problems`.
+    pub async fn jobs(&self, problems: &mut Vec<String>) -> Vec<JobSummary> {
+        let names = match locate(&self.env, &self.state) {
+            Ok(folder) => job_names(&folder).await,
+            Err(error) => Err(error),
+        };
+        let names = names.unwrap_or_else(|error| {
+            problems.push(error.to_string());
+            Vec::new()
+        });
+        let read = futures::stream::iter(names)
+            .map(|name| async move { (self.summary(&name).await, name) })
+            .buffered(READS_IN_FLIGHT)
+            .collect::<Vec<_>>()
+            .await;
+        let mut jobs = Vec::new();
+        for (summary, name) in read {
+            match summary {
+                Ok(summary) => jobs.extend(summary),
+                Err(error) => problems.push(format!("{name}: {error}")),
+            }
+        }
+        jobs
+    }
+
+    /// One of them, as it was a moment ago at most.
+    async fn summary(&self, name: &str) -> Result<Option<JobSummary>> {
+        if let Some((read, summary)) = self.summaries.lock().await.get(name) {
+            let fresh = match summary.status.as_str() {
+                "committed" => FRESH_DONE,
+                "streaming" => FRESH_QUERY,
+                _ => FRESH_JOB,
+            };
+            if read.elapsed() < fresh {
+                return Ok(Some(summary.clone()));
+            }
+        }
+        let summary = summarize(&self.env, &self.state, name).await?;
+        if let Some(summary) = &summary {
+            self.summaries.lock().await.insert(name.to_string(), (Instant::now(), summary.clone()));
+        }
+        Ok(summary)
+    }
+
+    /// One job or query in full; `None` if there is none of this name.
+    ///
+    /// # Errors
+    /// As the state folder's and the workers'.
+    pub async fn detail(&self, name: &str) -> Result<Option<JobDetail>> {
+        let Some(summary) = self.summary(name).await? else { return Ok(None) };
+        let parts = self.workers.parts().await?.into_iter().filter(|part| is_part_of(name, &part.name)).collect();
+        let is_running = self.workers.is_running(name).await?;
+        let mut all = self.known.lock().await;
+        forget_oldest(&mut all, name);
+        let known = all.entry(name.to_string()).or_default();
+        known.used = Some(Instant::now());
+        let mut detail = JobDetail {
+            summary,
+            is_running,
+            target: String::new(),
+            statement: String::new(),
+            splits: String::new(),
+            totals: Totals::default(),
+            series: Vec::new(),
+            writers: Vec::new(),
+            slowest: Vec::new(),
+            dead_letters: Vec::new(),
+            parts,
+            batches: Vec::new(),
+        };
+        if detail.summary.query.is_some() {
+            self.read_batches(name, known, &mut detail).await?;
+        } else {
+            let state = JobState::open(&self.env, &JobRef::try_new(&self.state, name)?)?;
+            self.read_job(&state, name, known, &mut detail).await?;
+        }
+        Ok(Some(detail))
+    }
+
+    async fn read_job(&self, state: &JobState, name: &str, known: &mut Known, detail: &mut JobDetail) -> Result<()> {
+        if known.manifest.is_none() {
+            known.manifest = state.manifest().await?.map(|manifest| {
+                let splits = manifest.splits();
+                Arc::new((manifest, splits))
+            });
+        }
+        let Some(manifest) = known.manifest.clone() else { return Ok(()) };
+        let (manifest, splits) = manifest.as_ref();
+        let new = state.receipt_names().await?.into_iter().filter(|split| !known.receipts.contains_key(split)).collect();
+        for receipt in state.receipts_of(new).await? {
+            known.receipts.insert(receipt.split.clone(), Fact::of(&receipt));
+        }
+        let running = if detail.is_running { self.workers.running_splits(name).await? } else { HashSet::new() };
+        detail.target = manifest.sink.target();
+        detail.statement = hide_secrets(&manifest.statement);
+        detail.splits = splits.iter().map(|split| split_letter(split, known, &running)).collect();
+        if !manifest.by_split {
+            let letter = if known.receipts.is_empty() { if detail.is_running { 'r' } else { '.' } } else { 'd' };
+            detail.splits = letter.to_string();
+        }
+        let facts: Vec<&Fact> = known.receipts.values().collect();
+        detail.totals = facts.iter().fold(Totals::default(), |sum, fact| add(sum, fact.done));
+        detail.series = series(&facts);
+        detail.writers = writers(&facts);
+        detail.slowest = slowest(splits, &known.receipts);
+        detail.dead_letters = state.dead_letters().await?.into_iter().take(DEAD_LETTERS).collect();
+        Ok(())
+    }
+
+    async fn read_batches(&self, name: &str, known: &mut Known, detail: &mut JobDetail) -> Result<()> {
+        let log = StreamLog::open(&self.env, &self.state, name)?;
+        let Some(last) = log.last_offsets().await? else { return Ok(()) };
+        for number in last.batch.saturating_sub(BATCHES - 1)..=last.batch {
+            if let Some(done) = known.batches.get(&number) {
+                detail.batches.push(done.clone());
+                continue;
+            }
+            let Some(offsets) = log.offsets(number).await? else { continue };
+            let commit = log.commit_of(number).await?;
+            let batch = Batch {
+                batch: number,
+                planned: offsets.planned,
+                committed: commit.as_ref().map(|commit| commit.committed),
+                records: commit.as_ref().map_or(offsets.length(), |commit| commit.records),
+                documents: commit.as_ref().map_or(0, |commit| commit.documents),
+            };
+            if let Some(commit) = commit {
+                known.batches.insert(number, batch.clone());
+                let Totals { documents, records, raw_bytes, compressed_bytes } = detail.totals;
+                detail.totals = Totals {
+                    documents: documents + commit.documents,
+                    records: records + commit.records,
+                    raw_bytes: raw_bytes + commit.raw_bytes,
+                    compressed_bytes: compressed_bytes + commit.compressed_bytes,
+                };
+            }
+            detail.batches.push(batch);
+        }
+        let newest = log.job(&self.state, last.batch)?;
+        if let Some(manifest) = JobState::open(&self.env, &newest)?.manifest().await? {
+            (detail.target, detail.statement) = (manifest.sink.target(), hide_secrets(&manifest.statement));
+        }
+        Ok(())
+    }
+}
+
+/// Makes room for job `name`.
+fn forget_oldest(all: &mut HashMap<String, Known>, name: &str) {
+    if all.len() >= DETAILS_MAX
+        && !all.contains_key(name)
+        && let Some(oldest) = all.iter().min_by_key(|(_, known)| known.used).map(|(name, _)| name.clone())
+    {
+        all.remove(&oldest);
+    }
+}
+
+fn split_letter(split: &Split, known: &Known, running: &HashSet<String>) -> char {
+    match known.receipts.get(&split.id) {
+        Some(fact) if fact.has_dead_letters => 'x',
+        Some(_) => 'd',
+        None if running.contains(&split.id) => 'r',
+        None => '.',
+    }
+}
+
+fn add(a: Totals, b: Totals) -> Totals {
+    Totals {
+        documents: a.documents + b.documents,
+        records: a.records + b.records,
+        raw_bytes: a.raw_bytes + b.raw_bytes,
+        compressed_bytes: a.compressed_bytes + b.compressed_bytes,
+    }
+}
+
+/// What came in each of at most [`POINTS`] equal intervals between the first and the last receipt.
+fn series(facts: &[&Fact]) -> Vec<Point> {
+    let times = || facts.iter().map(|fact| fact.finished.timestamp_millis());
+    let begins = facts.iter().map(|fact| fact.finished.timestamp_millis() - (fact.seconds * 1e3) as i64).min();
+    let (Some(first), Some(last)) = (begins, times().max()) else { return Vec::new() };
+    let step = ((last - first) / POINTS).max(1000);
+    let count = ((last - first) / step + 1) as usize;
+    let mut points: Vec<Point> = (0..count as i64)
+        .map(|number| Point { at: first + (number + 1) * step, seconds: step as f64 / 1e3, done: Totals::default() })
+        .collect();
+    for fact in facts {
+        let index = ((fact.finished.timestamp_millis() - first) / step) as usize;
+        if let Some(point) = points.get_mut(index.min(count - 1)) {
+            point.done = add(point.done, fact.done);
+        }
+    }
+    points
+}
+
+fn writers(facts: &[&Fact]) -> Vec<Writer> {
+    let mut by_name: HashMap<&str, Writer> = HashMap::new();
+    for fact in facts {
+        let writer =
+            by_name.entry(&fact.executor).or_insert_with(|| Writer { name: fact.executor.clone(), splits: 0, raw_bytes: 0, seconds: 0.0 });
+        writer.splits += 1;
+        writer.raw_bytes += fact.done.raw_bytes;
+        writer.seconds += fact.seconds;
+    }
+    let mut writers: Vec<Writer> = by_name.into_values().collect();
+    writers.sort_by(|a, b| b.raw_bytes.cmp(&a.raw_bytes).then_with(|| a.name.cmp(&b.name)));
+    writers
+}
+
+fn slowest(splits: &[Split], receipts: &HashMap<String, Fact>) -> Vec<SlowSplit> {
+    let mut slow: Vec<SlowSplit> = splits
+        .iter()
+        .enumerate()
+        .filter_map(|(index, split)| {
+            let fact = receipts.get(&split.id)?;
+            let (object, executor) = (split.object.clone(), fact.executor.clone());
+            Some(SlowSplit { index, object, start: split.start, end: split.end, seconds: fact.seconds, executor })
+        })
+        .collect();
+    slow.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    slow.truncate(SLOWEST);
+    slow
+}
+
+/// A URL without user and password.
+fn hide_login(url: &str) -> String {
+    let Ok(mut parsed) = url::Url::parse(url) else { return url.to_string() };
+    if parsed.password().is_none() && parsed.username().is_empty() {
+        return url.to_string();
+    }
+    if parsed.set_username("").and_then(|()| parsed.set_password(None)).is_err() {
+        return "hidden".to_string();
+    }
+    parsed.to_string()
+}
+
+/// Words of an option's name by which its value is hidden.
+const SECRET_WORDS: [&str; 6] = ["password", "secret", "token", "access_key", "credential", "private"];
+
+/// SQL whose options with such names show no value: `'aws.secret_access_key' '…'`.
+fn hide_secrets(statement: &str) -> String {
+    let mut shown = String::with_capacity(statement.len());
+    let mut is_secret = false;
+    for (index, piece) in statement.split('\'').enumerate() {
+        if index > 0 {
+            shown.push('\'');
+        }
+        // Odd pieces are quoted. Between a name and its value is only white space.
+        if index % 2 == 1 {
+            shown.push_str(if is_secret { "hidden" } else { piece });
+            let name = piece.to_ascii_lowercase();
+            is_secret = !is_secret && SECRET_WORDS.iter().any(|word| name.contains(word));
+        } else {
+            is_secret &= piece.trim().is_empty();
+            shown.push_str(piece);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_statements_and_urls_are_hidden() {
+        let sql = "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://b/' OPTIONS ('aws.secret_access_key' 'hush', 'format.delimiter' ';'); SELECT 'it''s'";
+        let shown = hide_secrets(sql);
+        assert!(!shown.contains("hush") && shown.contains("'aws.secret_access_key' 'hidden', 'format.delimiter' ';'"), "{shown}");
+        assert!(shown.ends_with("SELECT 'it''s'"), "{shown}");
+        assert_eq!([hide_login("s3://u:p@b/x"), hide_login("file:///x")], ["s3://b/x", "file:///x"]);
+    }
+
+    #[test]
+    fn parts_belong_to_their_job_and_to_no_other() {
+        for (part, wanted) in
+            [("load wave 3 of attempt 1", true), ("load.000000007 wave 1 of attempt 1", true), ("load", true), ("load.7", true)]
+        {
+            assert_eq!(is_part_of("load", part), wanted, "{part}");
+        }
+        assert!(!is_part_of("load", "loader wave 1 of attempt 1") && !is_part_of("load", "load.x wave 1 of attempt 1"));
+    }
+
+    #[test]
+    fn a_chart_holds_every_receipt_in_at_most_121_points() {
+        let start = DateTime::from_timestamp_millis(1_000_000).unwrap();
+        let facts: Vec<Fact> = (0..5000)
+            .map(|number| Fact {
+                finished: start + chrono::Duration::milliseconds(number * 777),
+                seconds: 2.0,
+                executor: format!("e{}", number % 3),
+                done: Totals { raw_bytes: 10, ..Totals::default() },
+                has_dead_letters: false,
+            })
+            .collect();
+        let facts: Vec<&Fact> = facts.iter().collect();
+        let points = series(&facts);
+        assert!(points.len() <= 121 && points.iter().map(|point| point.done.raw_bytes).sum::<u64>() == 50_000, "{}", points.len());
+        assert_eq!(writers(&facts).iter().map(|writer| writer.splits).sum::<usize>(), 5000);
+    }
+}
