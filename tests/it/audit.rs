@@ -5,8 +5,8 @@ use std::fs;
 use baler_tests::baler::Baler;
 use baler_tests::corpus;
 use baler_tests::fleet::Fleet;
-use baler_tests::job::{Job, Report, Sink, files};
-use baler_tests::mongo::{Collection, Mongo};
+use baler_tests::job::{Job, Report, files};
+use baler_tests::mongo::Mongo;
 use bson::doc;
 
 /// A finished job over texts, in a collection.
@@ -17,18 +17,11 @@ fn finished() -> Job<'static> {
     job
 }
 
-fn collection<'a>(job: &'a Job<'_>) -> &'a Collection<'a> {
-    match &job.sink {
-        Sink::Mongo(collection) => collection,
-        other => panic!("{other:?} is no collection"),
-    }
-}
-
 #[test]
 fn a_removed_document_is_missing() {
     let job = finished();
     let id = job.sink.read().ids().pop_last().unwrap();
-    collection(&job).delete_one(doc! { "_id": id });
+    job.sink.collection().delete_one(doc! { "_id": id });
     assert_eq!(job.verify(1).counts(), [1, 0, 0]);
 }
 
@@ -37,7 +30,7 @@ fn a_copied_document_is_a_duplicate() {
     let job = finished();
     let mut copy = job.sink.read().documents.swap_remove(0);
     copy.insert("_id", "a-copy");
-    collection(&job).insert(copy);
+    job.sink.collection().insert(copy);
     let [missing, duplicate, _] = job.verify(1).counts();
     assert_eq!((missing, duplicate), (0, 1));
 }
@@ -47,7 +40,9 @@ fn a_document_with_other_data_is_mismatched() {
     let job = finished();
     let mut documents = job.sink.read().documents;
     let (one, other) = (documents.swap_remove(0), documents.swap_remove(0));
-    collection(&job).update_one(doc! { "_id": one.get("_id").unwrap() }, doc! { "$set": { "data": other.get("data").unwrap().clone() } });
+    job.sink
+        .collection()
+        .update_one(doc! { "_id": one.get("_id").unwrap() }, doc! { "$set": { "data": other.get("data").unwrap().clone() } });
     assert_eq!(job.verify(1).counts()[2], 1);
 }
 
@@ -56,7 +51,7 @@ fn a_document_with_a_wrong_offset_is_found() {
     let job = finished();
     let documents = job.sink.read().documents;
     let one = documents.iter().find(|document| document.get_i64("byte_offset").unwrap() > 0).unwrap();
-    collection(&job).update_one(doc! { "_id": one.get("_id").unwrap() }, doc! { "$inc": { "byte_offset": 1_i64 } });
+    job.sink.collection().update_one(doc! { "_id": one.get("_id").unwrap() }, doc! { "$inc": { "byte_offset": 1_i64 } });
     assert_ne!(job.verify(1).counts(), [0, 0, 0]);
 }
 
@@ -133,28 +128,28 @@ fn a_fleet_finds_in_a_collection_what_one_process_finds() {
         documents
     };
     let job = finished();
-    collection(&job).delete_one(doc! { "_id": documents(&job)[20].get("_id").unwrap() });
+    job.sink.collection().delete_one(doc! { "_id": documents(&job)[20].get("_id").unwrap() });
     assert_eq!(same_on_a_fleet(&fleet, &job, 1), [1, 0, 0]);
 
     let job = finished();
     let mut copy = documents(&job)[20].clone();
     copy.insert("_id", "a-copy");
-    collection(&job).insert(copy);
+    job.sink.collection().insert(copy);
     assert_eq!(same_on_a_fleet(&fleet, &job, 1), [0, 1, 0]);
 
     let job = finished();
     let found = documents(&job);
     let other = found[21].get("data").unwrap().clone();
-    collection(&job).update_one(doc! { "_id": found[20].get("_id").unwrap() }, doc! { "$set": { "data": other } });
+    job.sink.collection().update_one(doc! { "_id": found[20].get("_id").unwrap() }, doc! { "$set": { "data": other } });
     assert_eq!(same_on_a_fleet(&fleet, &job, 1), [0, 0, 1]);
 
     // Several at once, and strangers, which are no fault.
     let job = finished();
     let found = documents(&job);
-    collection(&job).delete_one(doc! { "_id": found[2].get("_id").unwrap() });
-    collection(&job).update_one(doc! { "_id": found[20].get("_id").unwrap() }, doc! { "$inc": { "byte_offset": 1_i64 } });
-    collection(&job).update_one(doc! { "_id": found[40].get("_id").unwrap() }, doc! { "$inc": { "records": 1_i64 } });
-    collection(&job).insert(doc! { "_id": "a stranger" });
+    job.sink.collection().delete_one(doc! { "_id": found[2].get("_id").unwrap() });
+    job.sink.collection().update_one(doc! { "_id": found[20].get("_id").unwrap() }, doc! { "$inc": { "byte_offset": 1_i64 } });
+    job.sink.collection().update_one(doc! { "_id": found[40].get("_id").unwrap() }, doc! { "$inc": { "records": 1_i64 } });
+    job.sink.collection().insert(doc! { "_id": "a stranger" });
     let [missing, duplicate, mismatched] = same_on_a_fleet(&fleet, &job, 1);
     assert!(missing >= 1 && duplicate + mismatched >= 2, "{missing} {duplicate} {mismatched}");
     assert_eq!(job.verify_on(&fleet, false, 1).0["foreign"].as_u64(), Some(1));

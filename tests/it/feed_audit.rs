@@ -8,7 +8,7 @@ use baler_tests::fleet::Fleet;
 use baler_tests::job::{Sink, files};
 use baler_tests::kafka::Kafka;
 use baler_tests::minio::Minio;
-use baler_tests::mongo::{Collection, Mongo};
+use baler_tests::mongo::Mongo;
 use baler_tests::topic::{Record, Topic};
 use baler_tests::wait_until;
 use bson::doc;
@@ -27,13 +27,6 @@ fn caught_up<'a>(topic: &Topic<'a>) -> Feed<'a> {
     let feed = feed.with("kafka.max_records_per_trigger", 300).with("kafka.split_records", 60).with("kafka.chunk_size", "1KiB");
     feed.catch_up();
     feed
-}
-
-fn collection<'a>(feed: &'a Feed<'_>) -> &'a Collection<'a> {
-    match &feed.sink {
-        Sink::Mongo(collection) => collection,
-        other => panic!("{other:?} is no collection"),
-    }
 }
 
 #[test]
@@ -57,17 +50,17 @@ fn what_was_done_behind_its_back_is_found() {
     let mut documents = feed.sink.read().documents;
     let (one, other, mut copy) = (documents.swap_remove(0), documents.swap_remove(0), documents.swap_remove(0));
     let id = |document: &bson::Document| document.get_str("_id").unwrap().to_string();
-    collection(&feed).delete_one(doc! { "_id": id(&one) });
+    feed.sink.collection().delete_one(doc! { "_id": id(&one) });
     assert_eq!(feed.verify(&[], 1).counts(), [1, 0, 0]);
-    collection(&feed).insert(one);
+    feed.sink.collection().insert(one);
     assert_eq!(feed.verify(&[], 0).counts(), [0, 0, 0]);
-    collection(&feed).update_one(doc! { "_id": id(&other) }, doc! { "$set": { "data": copy.get("data").unwrap().clone() } });
+    feed.sink.collection().update_one(doc! { "_id": id(&other) }, doc! { "$set": { "data": copy.get("data").unwrap().clone() } });
     // The fields are those of the receipt: only who inflates the data sees it.
     assert_eq!((feed.verify(&[], 0).counts(), feed.verify(&["--deep"], 1).counts()), ([0, 0, 0], [0, 0, 1]));
-    collection(&feed).delete_one(doc! { "_id": id(&other) });
-    collection(&feed).insert(other);
+    feed.sink.collection().delete_one(doc! { "_id": id(&other) });
+    feed.sink.collection().insert(other);
     copy.insert("_id", "a-copy");
-    collection(&feed).insert(copy);
+    feed.sink.collection().insert(copy);
     let [missing, duplicate, _] = feed.verify(&[], 1).counts();
     assert_eq!((missing, duplicate), (0, 1));
 }

@@ -49,6 +49,18 @@ impl Sink<'_> {
         }
     }
 
+    /// The collection.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[track_caller]
+    pub fn collection(&self) -> &Collection<'_> {
+        match self {
+            Self::Mongo(collection) => collection,
+            other => panic!("{other:?} is no collection"),
+        }
+    }
+
     pub(crate) fn location(&self) -> String {
         match self {
             Self::Bson(folder) => format!("file://{}", folder.display()),

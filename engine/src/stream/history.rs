@@ -42,6 +42,14 @@ pub struct JobRecord {
     pub dead_letters: Vec<DeadLetter>,
 }
 
+impl JobRecord {
+    /// Whether it was read while nobody wrote: every split has its receipt, and none of them speaks of dead letters that are not here.
+    fn is_whole(&self) -> bool {
+        let letters: u64 = self.receipts.iter().map(|receipt| receipt.dead_letters).sum();
+        self.receipts.len() == self.manifest.receipt_names().len() && letters == self.dead_letters.len() as u64
+    }
+}
+
 /// Consecutive micro-batches in one file, `folded/<last>.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Folded {
@@ -108,9 +116,11 @@ impl StreamLog {
     /// As the store's.
     pub async fn fold(&self, env: &RuntimeEnv, state: &str, keep: usize) -> Result<usize> {
         let mut numbers = self.numbers("offsets").await?;
-        if let Some(last) = self.numbers("folded").await?.pop() {
-            let left = numbers.partition_point(|number| *number <= last);
-            self.remove_alone(env, state, &numbers.drain(..left).collect::<Vec<_>>()).await?;
+        if let Some(last) = self.numbers("folded").await?.pop()
+            && numbers.first().is_some_and(|first| *first <= last)
+        {
+            self.remove_folded(env, state, last).await?;
+            numbers.retain(|number| *number > last);
         }
         if keep == 0 || numbers.len() < 2 * keep {
             return Ok(0);
@@ -123,21 +133,25 @@ impl StreamLog {
         for batch in &mut batches {
             batch.job.take_if(|job| !job.dead_letters.is_empty());
         }
+        if !batches.iter().filter_map(|batch| batch.job.as_ref()).all(JobRecord::is_whole) {
+            // A retry of dead letters is at work there; the next time will do.
+            return Ok(0);
+        }
         let last = oldest[keep - 1];
         self.create(&file("folded", last), &Folded { schema_version: SCHEMA_VERSION, batches }).await?;
-        self.remove_alone(env, state, oldest).await?;
+        self.remove_folded(env, state, last).await?;
         Ok(keep)
     }
 
-    /// Removes the files of micro-batches which are folded; the one by which they are found goes last.
-    async fn remove_alone(&self, env: &RuntimeEnv, state: &str, numbers: &[u64]) -> Result<()> {
-        for number in numbers {
-            let job = JobState::open(env, &self.job(state, *number)?)?;
-            if job.dead_letters().await?.is_empty() {
-                job.remove().await?;
+    /// Removes the files of micro-batches for which a folded file speaks; the one by which they are found goes last.
+    async fn remove_folded(&self, env: &RuntimeEnv, state: &str, last: u64) -> Result<()> {
+        for batch in self.folded(last).await?.map(|folded| folded.batches).unwrap_or_default() {
+            let number = batch.offsets.batch;
+            if batch.job.is_some() {
+                JobState::open(env, &self.job(state, number)?)?.remove().await?;
             }
-            self.remove(vec![file("commits", *number)]).await?;
-            self.remove(vec![file("offsets", *number)]).await?;
+            self.remove(vec![file("commits", number)]).await?;
+            self.remove(vec![file("offsets", number)]).await?;
         }
         Ok(())
     }
