@@ -47,6 +47,7 @@ RUN mkdir -p engine/src plans/src tests/src tests/it benches/src benches/benches
           benches/zlib-reference/src/lib.rs \
  && echo 'fn main() {}' > engine/src/main.rs \
  && cargo build --release --locked -p baler
+COPY sql sql
 COPY engine engine
 # The new sources may be older than what was built from the empty ones; cargo goes by time.
 RUN find engine/src -name '*.rs' -exec touch {} + \

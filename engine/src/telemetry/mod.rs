@@ -50,7 +50,7 @@ pub enum RetryKind {
 
 const RETRY_KINDS: [&str; 8] = ["source_read", "sink_write", "sink_read", "state_read", "state_write", "wave", "late_split", "micro_batch"];
 
-const DEAD_LETTER_REASONS: [&str; 2] = ["corrupt_object", "refused_document"];
+const DEAD_LETTER_REASONS: [&str; 3] = ["corrupt_object", "refused_document", "corrupt_record"];
 
 /// All counters.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ pub struct Counters {
     compressed_bytes: Counter,
     documents: Counter,
     retries: CounterByLabel<8>,
-    dead_letters: CounterByLabel<2>,
+    dead_letters: CounterByLabel<3>,
 }
 
 /// The counters of this process.
@@ -152,8 +152,13 @@ impl Counters {
     /// Counts the dead letters of a split, after its receipt is stored.
     pub fn add_dead_letters(&self, letters: &[DeadLetter]) {
         for letter in letters {
-            // A refused document has an `_id`; a corrupt object never became one.
-            if let Some(counter) = self.dead_letters.at(usize::from(letter.id.is_some())) {
+            // A refused document has an `_id`; a corrupt object and a corrupt record never became one.
+            let reason = match letter {
+                DeadLetter { id: Some(_), .. } => 1,
+                DeadLetter { byte_length: Some(_), .. } => 2,
+                _ => 0,
+            };
+            if let Some(counter) = self.dead_letters.at(reason) {
                 counter.add(1);
             }
         }
