@@ -1,6 +1,7 @@
 //! `verify` finds what was done behind its back.
 
 use std::fs;
+use std::path::PathBuf;
 
 use baler_tests::baler::Baler;
 use baler_tests::corpus;
@@ -60,7 +61,9 @@ fn a_lost_part_of_a_dump_is_missing() {
     let job = Job::new();
     job.add_shapes(&corpus::texts());
     job.run();
-    let part = files(&job.scratch.join("dump")).into_iter().find(|path| path.extension().is_some_and(|e| e == "bson")).unwrap();
+    // An empty object has an empty part, of which nothing can be lost.
+    let holds_documents = |path: &PathBuf| path.extension().is_some_and(|e| e == "bson") && path.metadata().unwrap().len() > 0;
+    let part = files(&job.scratch.join("dump")).into_iter().find(holds_documents).unwrap();
     fs::remove_file(part).unwrap();
     assert!(job.verify(1).counts()[0] > 0);
 }

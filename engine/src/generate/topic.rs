@@ -36,6 +36,9 @@ pub struct TopicOptions {
 /// Records which are sent between two looks at the clock.
 const PACE_RECORDS: u64 = 16;
 const PACE_PAUSE: Duration = Duration::from_millis(2);
+/// How long the brokers may take for one answer about the topic, and how long they may be without a controller.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the brokers may take for the last records.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -133,11 +136,27 @@ fn create_topic(spec: &KafkaSpec, partitions: u32) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = settings_with_secrets(spec)?.create().map_err(failed)?;
     // -1: as many replicas as the brokers have it by default.
     let topic = NewTopic::new(&spec.topic, i32::try_from(partitions).unwrap_or(i32::MAX), TopicReplication::Fixed(-1));
-    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(15)));
-    let created = futures::executor::block_on(admin.create_topics([&topic], &options)).map_err(failed)?;
-    match created.into_iter().next() {
-        Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => Err(failed(KafkaError::AdminOp(code))),
-        _ => Ok(()),
+    let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
+    let started = Instant::now();
+    loop {
+        let known = admin.inner().fetch_metadata(None, REQUEST_TIMEOUT).map_err(failed)?;
+        if known.topics().iter().any(|known| known.name() == spec.topic) {
+            return Ok(());
+        }
+        let created = futures::executor::block_on(admin.create_topics([&topic], &options));
+        let error = match created.map(|created| created.into_iter().next()) {
+            Ok(Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists)))) | Ok(Some(Ok(_)) | None) => return Ok(()),
+            Ok(Some(Err((_, code)))) => KafkaError::AdminOp(code),
+            Err(error) => error,
+        };
+        // The brokers which answer may still be choosing a controller, or have one that is just gone.
+        let is_passing = matches!(
+            error,
+            KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::NotController)
+        );
+        if !is_passing || started.elapsed() > PATIENCE {
+            return Err(failed(error));
+        }
     }
 }
 
