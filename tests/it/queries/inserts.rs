@@ -158,7 +158,7 @@ fn an_aggregate_into_a_dump_leaves_each_document_once_when_an_executor_with_fini
     assert!(parts().iter().any(again), "the executor was killed after the last part: the fault missed");
     fleet.wait_executors(1);
     // Tasks which Ballista has given up may still wait for the dead executor.
-    wait_until("nobody writes any more", || files(dump.path()).iter().all(|path| !path.to_string_lossy().contains(".tmp-")));
+    wait_until("nobody writes any more", || files(dump.path()).iter().all(|path| !path.to_string_lossy().contains(".baler-")));
     // The reader refuses files under temporary names, and an `_id` that is there twice.
     assert_eq!(by_id(read_dump(dump.path()).documents), expected);
 }
