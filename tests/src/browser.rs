@@ -9,9 +9,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::cache;
 use crate::job::files;
 use crate::servers::Scratch;
+use crate::{cache, packages};
 
 const PLAYWRIGHT: &str = "1.65.1";
 const AXE: &str = "4.14.1";
@@ -33,11 +33,8 @@ fn chromium() -> (PathBuf, Vec<(&'static str, String)>) {
     if let Some(program) = on_path() {
         return (program, Vec::new());
     }
-    let place = cache::tool("chromium-debian", "apt-get download and dpkg -x", |place| {
-        // `apt-get --simulate` names what an installation would add to this machine.
-        let script = "packages=$(apt-get --simulate -o Debug::NoLocking=1 --no-install-recommends install chromium fonts-dejavu-core \
-                      | awk '/^Inst/ { print $2 }') && apt-get download $packages && for package in *.deb; do dpkg -x \"$package\" .; done && rm *.deb";
-        cache::step(Command::new("sh").args(["-c", script]).current_dir(place), "apt and dpkg of Debian or Ubuntu");
+    let place = packages::debian("chromium", &["chromium", "fonts-dejavu-core"]);
+    let settings = cache::tool("chromium-fonts", "a configuration of fonts", |folder| {
         let fonts = format!(
             "<?xml version=\"1.0\"?><!DOCTYPE fontconfig SYSTEM \"fonts.dtd\"><fontconfig><dir>{}</dir><dir>/usr/share/fonts</dir>\
              <alias><family>sans-serif</family><prefer><family>DejaVu Sans</family></prefer></alias>\
@@ -45,7 +42,7 @@ fn chromium() -> (PathBuf, Vec<(&'static str, String)>) {
              <alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias></fontconfig>",
             place.join("usr/share/fonts").display()
         );
-        std::fs::write(place.join("fonts.conf"), fonts).expect("cannot write to the cache");
+        std::fs::write(folder.join("fonts.conf"), fonts).expect("cannot write to the cache");
     });
     let libraries: BTreeSet<String> = files(&place)
         .iter()
@@ -53,7 +50,7 @@ fn chromium() -> (PathBuf, Vec<(&'static str, String)>) {
         .filter_map(|path| Some(path.parent()?.display().to_string()))
         .collect();
     let libraries = libraries.into_iter().collect::<Vec<_>>().join(":");
-    let environment = vec![("LD_LIBRARY_PATH", libraries), ("FONTCONFIG_FILE", place.join("fonts.conf").display().to_string())];
+    let environment = vec![("LD_LIBRARY_PATH", libraries), ("FONTCONFIG_FILE", settings.join("fonts.conf").display().to_string())];
     (place.join("usr/lib/chromium/chromium"), environment)
 }
 

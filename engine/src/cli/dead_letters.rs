@@ -26,26 +26,28 @@ pub(super) struct DeadLettersArgs {
     action: Action,
 }
 
+#[derive(Debug, Args)]
+struct Place {
+    /// Name of the job or query.
+    #[arg(long, env = "BALER_JOB")]
+    job: String,
+    /// Folder or bucket with the state of all queries and jobs.
+    #[arg(long, env = "BALER_STATE", default_value = "./baler-state")]
+    state: String,
+}
+
 #[derive(Debug, Subcommand)]
 enum Action {
     /// All dead letters of a job, or of all micro-batches of a streaming query.
     List {
-        /// Name of the job or query.
-        #[arg(long, env = "BALER_JOB")]
-        job: String,
-        /// Folder or bucket with the state of all queries and jobs.
-        #[arg(long, env = "BALER_STATE", default_value = "./baler-state")]
-        state: String,
+        #[command(flatten)]
+        place: Place,
     },
     /// Reads the splits which have dead letters once more and writes what is accepted now, for instance after a document rule of the
     /// target was changed. Exits with 1 if dead letters are left.
     Retry {
-        /// Name of the job or query.
-        #[arg(long, env = "BALER_JOB")]
-        job: String,
-        /// Folder or bucket with the state of all queries and jobs.
-        #[arg(long, env = "BALER_STATE", default_value = "./baler-state")]
-        state: String,
+        #[command(flatten)]
+        place: Place,
         /// The scheduler of the fleet that does the work, df://host:50050; without one this process does.
         #[arg(long, env = "BALER_SCHEDULER")]
         scheduler: Option<String>,
@@ -54,8 +56,8 @@ enum Action {
 
 pub(super) async fn run(args: DeadLettersArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
     match args.action {
-        Action::List { job, state } => list(&job, &state, parts, output).await,
-        Action::Retry { job, state, scheduler } => retry(&job, &state, scheduler.as_deref(), parts, output).await,
+        Action::List { place: Place { job, state } } => list(&job, &state, parts, output).await,
+        Action::Retry { place: Place { job, state }, scheduler } => retry(&job, &state, scheduler.as_deref(), parts, output).await,
     }
 }
 
@@ -71,15 +73,12 @@ struct Retried {
 }
 
 async fn retry(name: &str, state: &str, scheduler: Option<&str>, parts: &SessionParts, output: Output) -> Result<ExitCode> {
-    let fleet = match scheduler {
-        Some(url) => Some(Fleet::connect(url, parts).await?),
-        None => None,
-    };
+    let fleet = Fleet::connect_if_named(scheduler, parts).await?;
     let env = parts.local()?.runtime_env();
     let mut retried = Retried::default();
+    let under_way = batch_under_way(&env, state, name).await?;
     for job in jobs_of(&env, state, name).await? {
-        // The driver of a query may be writing the micro-batch which has no commit.
-        if !is_done(&env, state, name, &job).await? {
+        if under_way.as_ref() == Some(&job.name) {
             eprintln!("{} is under way and left out", job.name);
             continue;
         }
@@ -121,11 +120,11 @@ async fn list(job: &str, state: &str, parts: &SessionParts, output: Output) -> R
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether no driver of a query is on this job: it is a batch job, or its micro-batch is committed.
-async fn is_done(env: &RuntimeEnv, state: &str, name: &str, job: &JobRef) -> Result<bool> {
+/// The job of the micro-batch which has no commit: the driver of the query may be writing it.
+async fn batch_under_way(env: &RuntimeEnv, state: &str, name: &str) -> Result<Option<String>> {
     let log = StreamLog::open(env, state, name)?;
-    let Some(last) = log.last_offsets().await? else { return Ok(true) };
-    Ok(job.name != log.job(state, last.batch)?.name || log.commit_of(last.batch).await?.is_some())
+    let Some(last) = log.last_offsets().await? else { return Ok(None) };
+    Ok(if log.commit_of(last.batch).await?.is_none() { Some(log.job(state, last.batch)?.name) } else { None })
 }
 
 /// A job, or those of the micro-batches of a query which have files of their own.

@@ -47,10 +47,7 @@ pub(super) struct RestoreArgs {
 
 pub(super) async fn run(args: RestoreArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
     let started = Instant::now();
-    let fleet = match &args.scheduler {
-        Some(url) => Some(Fleet::connect(url, parts).await?),
-        None => None,
-    };
+    let fleet = Fleet::connect_if_named(args.scheduler.as_deref(), parts).await?;
     let RestoreArgs { to, recompress, partial, overwrite, .. } = args;
     let request = RestoreRequest { to, recompress, partial, overwrite };
     let restore = Restore::plan(&parts.local()?, &JobRef::try_new(&args.state, &args.job)?, &request).await?;

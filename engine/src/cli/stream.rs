@@ -67,10 +67,7 @@ pub(super) async fn run(args: StreamArgs, parts: &SessionParts, output: Output) 
     if trigger == Duration::ZERO {
         return Err(Error::config("--trigger: take more than 0, or use --available-now"));
     }
-    let fleet = match &args.scheduler {
-        Some(url) => Some(Fleet::connect(url, parts).await?),
-        None => None,
-    };
+    let fleet = Fleet::connect_if_named(args.scheduler.as_deref(), parts).await?;
     let place = JobRef::try_new(&args.state, &args.name)?;
     let context = parts.local()?;
     let (statement, insert) = plan_insert(&context, &text, &variables).await?;

@@ -32,10 +32,7 @@ pub(super) struct VerifyArgs {
 }
 
 pub(super) async fn run(args: VerifyArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
-    let fleet = match &args.scheduler {
-        Some(url) => Some(Fleet::connect(url, parts).await?),
-        None => None,
-    };
+    let fleet = Fleet::connect_if_named(args.scheduler.as_deref(), parts).await?;
     let context = parts.local()?;
     let job = JobRef::try_new(&args.state, &args.job)?;
     let audited = match audited_query(&context.runtime_env(), &job.state, &job.name).await? {

@@ -64,6 +64,17 @@ pub struct FleetJob {
 }
 
 impl Fleet {
+    /// The fleet at `url`, if one is named.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_if_named(url: Option<&str>, parts: &SessionParts) -> Result<Option<Self>> {
+        match url {
+            Some(url) => Self::connect(url, parts).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Reaches the scheduler at `df://host[:port]`, checks its version, and makes a session whose queries run there. The
     /// session knows the scheduler's shared tables.
     ///

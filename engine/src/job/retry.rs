@@ -6,13 +6,12 @@
 use datafusion::execution::context::SessionContext;
 
 use super::JobRef;
-use super::run::{Job, Outcome};
+use super::run::{Job, Outcome, pin_topic};
 use super::state::JobState;
 use crate::cluster::client::Fleet;
 use crate::connector::source::SourceSpec;
 use crate::error::{Error, Result};
 use crate::statement::plan_job;
-use crate::stream::driver::pin_topic;
 
 /// Writes the splits of a job again which have dead letters; `None` if it has none. `context` must be new: the job's own statements
 /// are run in it. Splits are read whole, so documents of theirs which are stored are met again by their `_id`.

@@ -22,9 +22,10 @@ use super::manifest::{Manifest, ManifestObject, WHOLE};
 use super::state::{Commit, JobState};
 use super::waves;
 use crate::cluster::client::Fleet;
+use crate::connector::kafka::KafkaSpec;
 use crate::connector::receipt::{Receipt, SCHEMA_VERSION};
 use crate::connector::sink::SinkTable;
-use crate::connector::source::SourceSpec;
+use crate::connector::source::{SourceSpec, SourceTable};
 use crate::connector::split::{Split, deal};
 use crate::connector::write::WriteExec;
 use crate::error::{Error, Result};
@@ -310,6 +311,24 @@ pub(crate) fn bind(insert: &DmlStatement, job: &JobRef, tasks: Option<&[Vec<Spli
         insert.input = Arc::new(pinned.data);
     }
     Ok(LogicalPlan::Dml(insert))
+}
+
+/// The same INSERT whose topic is read as `spec` says.
+///
+/// # Errors
+/// Internal, when the plan cannot be rewritten.
+pub(crate) fn pin_topic(insert: &DmlStatement, spec: &KafkaSpec) -> Result<DmlStatement> {
+    let mut insert = insert.clone();
+    let pinned = insert.input.as_ref().clone().transform_up_with_subqueries(|node| {
+        let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
+        if !matches!(SourceSpec::of_table(source_as_provider(&scan.source)?.as_ref()), Some(SourceSpec::Kafka(_))) {
+            return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+        }
+        scan.source = provider_as_source(Arc::new(SourceTable { spec: SourceSpec::Kafka(spec.clone()), tasks: None }));
+        Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+    })?;
+    insert.input = Arc::new(pinned.data);
+    Ok(insert)
 }
 
 fn pin_splits(node: LogicalPlan, tasks: &[Vec<Split>]) -> DataFusionResult<Transformed<LogicalPlan>> {

@@ -166,7 +166,7 @@ impl Audited {
 ///
 /// # Errors
 /// What the stores answer. Findings are no errors: they are in the report.
-pub async fn verify(context: &SessionContext, fleet: Option<&Fleet>, audited: Audited, deep: bool) -> Result<Report> {
+pub async fn verify(context: &SessionContext, fleet: Option<&Fleet>, mut audited: Audited, deep: bool) -> Result<Report> {
     let env = context.runtime_env();
     let mut report = Report { job: audited.name.clone(), committed: audited.committed, ..Report::default() };
     if !report.committed {
@@ -175,7 +175,7 @@ pub async fn verify(context: &SessionContext, fleet: Option<&Fleet>, audited: Au
     audited.gaps.iter().for_each(|gap| report.missing(1, gap.clone()));
     report.splits = audited.splits.len() as u64;
     report.dead_letters = audited.letters.len() as u64;
-    let audits = audit_receipts(&mut report, &audited);
+    let audits = audit_receipts(&mut report, &mut audited);
     let mut walk = Walk::new(&audited.splits, audits, audited.keeps_every_row);
     let sink = audited.sink;
     let seen = match fleet {
@@ -234,15 +234,17 @@ struct Audit {
 }
 
 /// Receipts against the splits: each has one, and together they cover each object.
-fn audit_receipts(report: &mut Report, audited: &Audited) -> Vec<Audit> {
-    let Audited { splits, receipts, letters, keeps_every_row, topics, .. } = audited;
+fn audit_receipts(report: &mut Report, audited: &mut Audited) -> Vec<Audit> {
+    // Moved, not copied: there is one for each split.
+    let mut receipts = std::mem::take(&mut audited.receipts);
+    let Audited { splits, letters, keeps_every_row, topics, .. } = &*audited;
     let mut audits = Vec::new();
     let mut next: BTreeMap<&str, u64> = BTreeMap::new();
     let mut excused: HashSet<&str> =
         letters.iter().filter(|letter| letter.byte_offset.is_some()).map(|letter| letter.split.as_str()).collect();
     for split in splits {
         let covered = next.entry(&split.object).or_default();
-        let Some(receipt) = receipts.get(&split.id) else {
+        let Some(receipt) = receipts.remove(&split.id) else {
             report.missing(1, format!("{} bytes {}–{}: no receipt", split.object, split.start, split.end));
             *covered = split.end;
             continue;
@@ -266,7 +268,7 @@ fn audit_receipts(report: &mut Report, audited: &Audited) -> Vec<Audit> {
             }
             *covered = end;
         }
-        audits.push(Audit { split: split.clone(), receipt: receipt.clone(), topic: topics.get(&split.id).cloned() });
+        audits.push(Audit { split: split.clone(), receipt, topic: topics.get(&split.id).cloned() });
     }
     for split in splits {
         let is_last = split.end == split.size && split.compression == Compression::None && split.kafka_partition().is_none();
@@ -275,8 +277,7 @@ fn audit_receipts(report: &mut Report, audited: &Audited) -> Vec<Audit> {
             report.missing(1, format!("{}: bytes {covered}–{} are in no document", split.object, split.size));
         }
     }
-    let known: HashSet<&str> = splits.iter().map(|split| split.id.as_str()).collect();
-    for receipt in receipts.values().filter(|receipt| !known.contains(receipt.split.as_str())) {
+    for receipt in receipts.values() {
         report.mismatched(format!("receipt {} belongs to no split of the manifest", receipt.split));
     }
     audits

@@ -4,12 +4,11 @@
 //! A range is fixed before a record of it is read, and committed after all receipts of its job are there; the next one begins
 //! where it ends. So a driver which is killed at any point goes on with the same range and equal documents.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::datasource::{provider_as_source, source_as_provider};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source_as_provider;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{DmlStatement, LogicalPlan};
 use tracing::Instrument;
@@ -24,9 +23,9 @@ use crate::connector::kafka::offsets::{Watermarks, current, starting};
 use crate::connector::kafka::origin::follow_origins;
 use crate::connector::kafka::spec::OffsetRange;
 use crate::connector::receipt::SCHEMA_VERSION;
-use crate::connector::source::{SourceSpec, SourceTable};
+use crate::connector::source::SourceSpec;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::run::Job;
+use crate::job::run::{Job, pin_topic};
 use crate::job::state::Commit;
 use crate::runtime::spawn_io;
 use crate::telemetry::{COUNTERS, RetryKind, Waits};
@@ -138,24 +137,6 @@ impl Query {
             _ => Err(Error::config("a streaming query reads one KAFKA table; write one query for each topic")),
         }
     }
-}
-
-/// The same INSERT whose topic is read as `spec` says.
-///
-/// # Errors
-/// Internal, when the plan cannot be rewritten.
-pub(crate) fn pin_topic(insert: &DmlStatement, spec: &KafkaSpec) -> Result<DmlStatement> {
-    let mut insert = insert.clone();
-    let pinned = insert.input.as_ref().clone().transform_up_with_subqueries(|node| {
-        let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
-        if !matches!(SourceSpec::of_table(source_as_provider(&scan.source)?.as_ref()), Some(SourceSpec::Kafka(_))) {
-            return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
-        }
-        scan.source = provider_as_source(Arc::new(SourceTable { spec: SourceSpec::Kafka(spec.clone()), tasks: None }));
-        Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
-    })?;
-    insert.input = Arc::new(pinned.data);
-    Ok(insert)
 }
 
 /// A query while it runs.

@@ -92,10 +92,10 @@ impl StreamLog {
 
     async fn read_batches(&self, env: &RuntimeEnv, state: &str, numbers: &[u64]) -> Result<Vec<BatchRecord>> {
         let read = |number: u64| async move {
-            let offsets = self.read_alone(&file("offsets", number)).await?;
+            let offsets = self.folder.read(&file("offsets", number)).await?;
             let offsets: BatchOffsets =
                 offsets.ok_or_else(|| Error::conflict(format!("micro-batch {number} was folded while it was read")))?;
-            let commit = self.read_alone(&file("commits", number)).await?;
+            let commit = self.folder.read(&file("commits", number)).await?;
             let job = if offsets.length() > 0 { self.read_job(env, state, number).await? } else { None };
             Ok::<_, Error>(BatchRecord { offsets, commit, job })
         };
@@ -138,7 +138,7 @@ impl StreamLog {
             return Ok(0);
         }
         let last = oldest[keep - 1];
-        self.create(&file("folded", last), &Folded { schema_version: SCHEMA_VERSION, batches }).await?;
+        self.folder.create(&file("folded", last), &Folded { schema_version: SCHEMA_VERSION, batches }).await?;
         self.remove_folded(env, state, last).await?;
         Ok(keep)
     }
@@ -150,8 +150,8 @@ impl StreamLog {
             if batch.job.is_some() {
                 JobState::open(env, &self.job(state, number)?)?.remove().await?;
             }
-            self.remove(vec![file("commits", number)]).await?;
-            self.remove(vec![file("offsets", number)]).await?;
+            self.folder.remove(vec![file("commits", number)]).await?;
+            self.folder.remove(vec![file("offsets", number)]).await?;
         }
         Ok(())
     }
@@ -164,6 +164,6 @@ impl StreamLog {
     }
 
     async fn folded(&self, last: u64) -> Result<Option<Folded>> {
-        self.read_alone(&file("folded", last)).await
+        self.folder.read(&file("folded", last)).await
     }
 }

@@ -12,7 +12,6 @@
 
 use chrono::{DateTime, Utc};
 use datafusion::execution::runtime_env::RuntimeEnv;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::connector::kafka::origin::Origin;
@@ -102,7 +101,7 @@ struct Epoch {
 #[derive(Debug)]
 pub struct StreamLog {
     query: String,
-    folder: StateFolder,
+    pub(super) folder: StateFolder,
     epoch: u64,
 }
 
@@ -254,18 +253,6 @@ impl StreamLog {
         let mut numbers: Vec<u64> = files.iter().filter_map(|path| path.filename()?.strip_suffix(".json")?.parse().ok()).collect();
         numbers.sort_unstable();
         Ok(numbers)
-    }
-
-    pub(super) async fn read_alone<T: DeserializeOwned + Send + 'static>(&self, name: &str) -> Result<Option<T>> {
-        self.folder.read(name).await
-    }
-
-    pub(super) async fn create<T: Serialize + Sync>(&self, name: &str, content: &T) -> Result<bool> {
-        self.folder.create(name, content).await
-    }
-
-    pub(super) async fn remove(&self, names: Vec<String>) -> Result<()> {
-        self.folder.remove(names).await
     }
 }
 

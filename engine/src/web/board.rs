@@ -22,7 +22,7 @@ use crate::job::manifest::Manifest;
 use crate::job::state::JobState;
 use crate::job::summary::{JobSummary, summarize};
 use crate::store::{full_url, locate};
-use crate::stream::log::StreamLog;
+use crate::stream::log::{BatchCommit, StreamLog};
 
 /// How old a summary may be: a job under way, a query (whose lag costs its brokers a look), and a job that is done.
 const FRESH_JOB: Duration = Duration::from_millis(1500);
@@ -116,7 +116,7 @@ struct Known {
     used: Option<Instant>,
     manifest: Option<Arc<(Manifest, Vec<Split>)>>,
     receipts: HashMap<String, Fact>,
-    batches: HashMap<u64, Batch>,
+    batches: HashMap<u64, (Batch, Totals)>,
 }
 
 /// All there is to show.
@@ -288,8 +288,9 @@ impl Board {
         let log = StreamLog::open(&self.env, &self.state, name)?;
         let Some(last) = log.last_offsets().await? else { return Ok(()) };
         for number in last.batch.saturating_sub(BATCHES - 1)..=last.batch {
-            if let Some(done) = known.batches.get(&number) {
-                detail.batches.push(done.clone());
+            if let Some((batch, done)) = known.batches.get(&number) {
+                detail.batches.push(batch.clone());
+                detail.totals = add(detail.totals, *done);
                 continue;
             }
             let Some(offsets) = log.offsets(number).await? else { continue };
@@ -302,14 +303,10 @@ impl Board {
                 documents: commit.as_ref().map_or(0, |commit| commit.documents),
             };
             if let Some(commit) = commit {
-                known.batches.insert(number, batch.clone());
-                let Totals { documents, records, raw_bytes, compressed_bytes } = detail.totals;
-                detail.totals = Totals {
-                    documents: documents + commit.documents,
-                    records: records + commit.records,
-                    raw_bytes: raw_bytes + commit.raw_bytes,
-                    compressed_bytes: compressed_bytes + commit.compressed_bytes,
-                };
+                let BatchCommit { documents, records, raw_bytes, compressed_bytes, .. } = commit;
+                let done = Totals { documents, records, raw_bytes, compressed_bytes };
+                detail.totals = add(detail.totals, done);
+                known.batches.insert(number, (batch.clone(), done));
             }
             detail.batches.push(batch);
         }
