@@ -15,6 +15,7 @@
 //! | `kafka` | topics as tables and as the input of jobs |
 //! | `metrics` | what Prometheus scrapes is what the receipts say; logs |
 //! | `monitoring` | alerting rules, and Grafana dashboards on the data of a real run |
+//! | `preflight` | `check` finds what would fail and writes nothing; `advise` foretells what a job stores |
 //! | `queries` | SQL on a fleet: the answers of one process; plans, options, functions; INSERT of joins and aggregates |
 //! | `dashboard` | the page in a real browser |
 //! | `defaults` | each default of the cluster which differs from Ballista's: what would go wrong without it |
@@ -55,6 +56,7 @@ mod kubernetes_scripts;
 mod letters;
 mod metrics;
 mod monitoring;
+mod preflight;
 mod queries;
 mod read_back;
 mod refusal;

@@ -119,6 +119,13 @@ impl Baler {
         Self { before: Vec::new(), arguments, variables: Vec::new(), program: binary().to_path_buf() }
     }
 
+    /// The same call with more arguments.
+    #[must_use]
+    pub fn with_arguments(mut self, more: impl IntoIterator<Item = &'static str>) -> Self {
+        self.arguments.extend(more.into_iter().map(OsString::from));
+        self
+    }
+
     /// Takes another program than `baler`.
     #[must_use]
     pub fn with_program(mut self, program: &Path) -> Self {

@@ -204,13 +204,28 @@ impl<'a> Job<'a> {
 
     /// `baler run`, ready to start.
     pub fn call(&self) -> Baler {
+        self.call_of("run")
+    }
+
+    /// Runs `baler check` on it and returns its report.
+    ///
+    /// # Panics
+    /// When it ends with another code.
+    #[track_caller]
+    pub fn check(&self, code: i32) -> Value {
+        let finished = self.call_of("check").with_arguments(["--output", "json"]).run().expect_code(code);
+        serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("the report is no JSON ({e}): {}", finished.stdout))
+    }
+
+    /// `baler run` or `baler check` on its file, ready to start.
+    pub fn call_of(&self, command: &str) -> Baler {
         let file = self.file.clone().unwrap_or_else(|| self.scratch.join("job.sql"));
         if self.file.is_none() {
             fs::write(&file, self.sql()).expect("cannot write a SQL file");
         }
         let set = [format!("INPUT={}", self.input), format!("OUTPUT={}", self.sink.location())];
         let file = file.display().to_string();
-        let mut arguments = vec!["run", &file, "--job", &self.name, "--state", &self.state, "--set", &set[0], "--set", &set[1]];
+        let mut arguments = vec![command, &file, "--job", &self.name, "--state", &self.state, "--set", &set[0], "--set", &set[1]];
         if let Some(scheduler) = &self.scheduler {
             arguments.extend(["--scheduler", scheduler]);
         }

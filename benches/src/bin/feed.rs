@@ -19,9 +19,15 @@ struct Args {
     /// The `baler` binary to measure.
     #[arg(long)]
     baler: PathBuf,
-    /// Bytes of all records, of about 1 KB each.
+    /// Bytes of all records.
     #[arg(long, default_value = "1GiB")]
     size: String,
+    /// What the records look like: `json` ones have about 1 KB, `csv` ones about 120 B.
+    #[arg(long, default_value = "json")]
+    shape: String,
+    /// One round without the bare loops, which hold all records in memory: how much a backlog of any size takes.
+    #[arg(long)]
+    backlog: bool,
     /// Kafka partitions.
     #[arg(long, default_value = "20")]
     partitions: String,
@@ -43,6 +49,8 @@ fn main() -> Result<()> {
     let topic = kafka.find("bench");
     run_watched(Command::new(&args.baler).args([
         "generate",
+        "--shape",
+        &args.shape,
         "--size",
         &args.size,
         "--partitions",
@@ -50,6 +58,9 @@ fn main() -> Result<()> {
         "--to",
         &topic.url(),
     ]))?;
+    if args.backlog {
+        return take_backlog(&args, &topic, folder.path());
+    }
     let cores = std::thread::available_parallelism()?.get();
     let own = || cpu_seconds_of(std::process::id()).ok_or("no /proc/self/stat");
     let (mut rates, mut ratios, mut cpu, mut empty, mut peak, mut records) = (vec![], vec![], vec![], vec![], 0, 0);
@@ -97,6 +108,17 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// Catches up with the topic once, and prints its records, time and peak memory.
+#[expect(clippy::print_stdout, reason = "the figures belong on stdout")]
+fn take_backlog(args: &Args, topic: &Topic<'_>, folder: &Path) -> Result<()> {
+    let collection = args.mongodb.then(|| Mongo::shared().collection());
+    let query = Query::new(&args.baler, folder, topic, 0, collection.as_ref())?;
+    let feed = query.run()?;
+    println!("{} of {} records: {:.1} s, peak memory {} MiB", args.size, args.shape, feed.seconds, feed.peak_bytes >> 20);
+    println!("{}", query.verify()?);
+    Ok(())
+}
+
 /// A query with a state of its own.
 struct Query<'a> {
     baler: &'a Path,
@@ -124,5 +146,14 @@ impl<'a> Query<'a> {
         feed.arg("stream").arg(self.folder.join("stream.sql")).args(["--name", "bench", "--available-now", "--state"]);
         feed.arg(self.folder.join("state")).args(["--set", &format!("INPUT={}", self.input), "--set", &format!("OUTPUT={}", self.output)]);
         run_watched(&mut feed)
+    }
+
+    /// What `baler verify` says of it.
+    fn verify(&self) -> Result<String> {
+        let verified = Command::new(self.baler).args(["verify", "--job", "bench", "--state"]).arg(self.folder.join("state")).output()?;
+        if !verified.status.success() {
+            return Err(String::from_utf8_lossy(&verified.stderr).into_owned().into());
+        }
+        Ok(String::from_utf8_lossy(&verified.stdout).into_owned())
     }
 }

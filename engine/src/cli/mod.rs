@@ -3,6 +3,8 @@
 //! Rows and results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed or a difference found,
 //! 2 usage or configuration, 3 a server cannot be reached.
 
+mod advise;
+mod check;
 mod checkpoint;
 mod dead_letters;
 mod demo;
@@ -58,6 +60,10 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Makes sample data in files, S3 or a topic.
     Generate(generate::GenerateArgs),
+    /// Asks everything that a job's file needs, and writes nothing.
+    Check(check::CheckArgs),
+    /// Samples an input: what each method would store and cost.
+    Advise(advise::AdviseArgs),
     /// Lists jobs, shows one, or stops one on a fleet.
     Jobs(jobs::JobsArgs),
     /// Shows where a streaming query is, or makes it go back.
@@ -138,6 +144,8 @@ async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
         Command::Verify(args) => verify::run(args, parts, output).await,
         Command::Restore(args) => restore::run(args, parts, output).await,
         Command::Generate(args) => generate::run(args, output).await,
+        Command::Check(args) => check::run(args, parts, output).await,
+        Command::Advise(args) => advise::run(args, parts, output).await,
         Command::Jobs(args) => jobs::run(args, parts, output).await,
         Command::Checkpoint(args) => checkpoint::run(args, parts, output).await,
         Command::DeadLetters(args) => dead_letters::run(args, parts, output).await,

@@ -61,10 +61,7 @@ struct RunResult<'a> {
 pub(super) async fn run(args: RunArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
     let text = read_file(&args.file)?;
     let variables = parse_variables(&args.set)?;
-    let name = match args.job {
-        Some(name) => name,
-        None => args.file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job").to_string(),
-    };
+    let name = job_name(args.job, &args.file);
     let started = Instant::now();
     let published = Published::default();
     let served = args.metrics.serve(&published).await?;
@@ -94,6 +91,11 @@ pub(super) async fn run(args: RunArgs, parts: &SessionParts, output: Output) -> 
         Output::Text => print_outcome(&outcome, seconds),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The job's name: as given, else the file's.
+pub(super) fn job_name(given: Option<String>, file: &Path) -> String {
+    given.unwrap_or_else(|| file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job").to_string())
 }
 
 /// The text of a SQL file.

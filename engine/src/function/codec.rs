@@ -71,8 +71,11 @@ impl FromStr for Method {
     }
 }
 
-/// Compresses one value.
-fn compress_value_by(method: Method, data: &[u8]) -> Result<Vec<u8>> {
+/// Compresses one value on the present thread.
+///
+/// # Errors
+/// Internal, when the encoder fails.
+pub fn compress_value_by(method: Method, data: &[u8]) -> Result<Vec<u8>> {
     let failed = |cause: std::io::Error| Error::internal(format!("cannot compress a value of {} bytes", data.len())).with_source(cause);
     match method {
         Method::Zlib(level) => compress_alone(data, level),

@@ -43,8 +43,15 @@ pub fn pool() -> Result<&'static ThreadPool> {
 
 /// Compresses one value as if it were a batch of its own, on the present thread.
 pub(super) fn compress_alone(data: &[u8], level: u8) -> Result<Vec<u8>> {
-    let effort = choose_effort(&[data], level);
-    if is_sampled(level) { compress_value_twice(data, effort) } else { compress_value(data, effort) }
+    compress_by_level(data, level, choose_effort(&[data], level))
+}
+
+/// Compresses one value with the effort which [`choose_effort`] found for it and its neighbours at `level`, on the present thread.
+///
+/// # Errors
+/// As [`compress_value`].
+pub fn compress_by_level(data: &[u8], level: u8, chosen: u8) -> Result<Vec<u8>> {
+    if is_sampled(level) { compress_value_twice(data, chosen) } else { compress_value(data, chosen) }
 }
 
 /// Compresses values in parallel, in the process's pool, and blocks until all are done. `effort` None lets a sample choose.
@@ -59,8 +66,7 @@ pub fn compress_all(values: &[Option<&[u8]>], level: u8, effort: Option<u8>) -> 
         let rows = task_rows(values);
         let compress = |data: &[u8]| match effort {
             Some(effort) => compress_value(data, effort),
-            None if is_sampled(level) => compress_value_twice(data, chosen),
-            None => compress_value(data, chosen),
+            None => compress_by_level(data, level, chosen),
         };
         values.par_iter().with_min_len(rows).with_max_len(rows).map(|value| value.map(compress).transpose()).collect()
     })

@@ -286,7 +286,7 @@ fn whole_receipt(documents: u64, attempt: u32, started: chrono::DateTime<Utc>) -
 }
 
 /// The source which a query reads, if it reads exactly one and that once.
-fn find_source(input: &LogicalPlan) -> Result<Option<SourceSpec>> {
+pub(crate) fn find_source(input: &LogicalPlan) -> Result<Option<SourceSpec>> {
     let mut found = Vec::new();
     input.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
@@ -307,10 +307,14 @@ pub(crate) fn bind(insert: &DmlStatement, job: &JobRef, tasks: Option<&[Vec<Spli
         insert.target = provider_as_source(Arc::new(sink.bind(insert.input.schema().as_arrow(), Some(job.clone()))));
     }
     if let Some(tasks) = tasks {
-        let pinned = insert.input.as_ref().clone().transform_up(|node| pin_splits(node, tasks))?;
-        insert.input = Arc::new(pinned.data);
+        insert.input = Arc::new(pin_query(&insert, tasks)?);
     }
     Ok(LogicalPlan::Dml(insert))
+}
+
+/// The query of an INSERT with the splits of each partition in its source.
+pub(crate) fn pin_query(insert: &DmlStatement, tasks: &[Vec<Split>]) -> Result<LogicalPlan> {
+    Ok(insert.input.as_ref().clone().transform_up(|node| pin_splits(node, tasks))?.data)
 }
 
 /// The same INSERT whose topic is read as `spec` says.

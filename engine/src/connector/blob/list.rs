@@ -115,9 +115,8 @@ async fn cut_object(location: &Location, spec: &BlobSpec, meta: ObjectMeta) -> R
     };
     // Cutting a compressed object would tear its stream: where the name does not tell, the first bytes must, before it is cut.
     if compression == Compression::Auto && meta.size > spec.split_bytes {
-        let options = GetOptions { range: Some(GetRange::Bounded(0..Compression::MAGIC_BYTES as u64)), ..GetOptions::default() };
-        let head = async { location.store.get_opts(&meta.location, options).await?.bytes().await };
-        compression = Compression::from_magic(&head.await.map_err(|e| store_error("reading", &uri, &e))?);
+        compression =
+            peek_compression(&Location { store: Arc::clone(&location.store), path: meta.location.clone(), uri: uri.clone() }).await?;
     }
     let step = if matches!(compression, Compression::None | Compression::Auto) { spec.split_bytes } else { meta.size.max(1) };
     let mut splits = Vec::new();
@@ -129,6 +128,16 @@ async fn cut_object(location: &Location, spec: &BlobSpec, meta: ObjectMeta) -> R
     }
     let last_modified = meta.last_modified.timestamp_millis();
     Ok(ManifestObject { object: uri, version, size: meta.size, last_modified, compression, splits })
+}
+
+/// What the first bytes of an object say.
+///
+/// # Errors
+/// The store's.
+pub async fn peek_compression(object: &Location) -> Result<Compression> {
+    let options = GetOptions { range: Some(GetRange::Bounded(0..Compression::MAGIC_BYTES as u64)), ..GetOptions::default() };
+    let head = async { object.store.get_opts(&object.path, options).await?.bytes().await };
+    Ok(Compression::from_magic(&head.await.map_err(|e| store_error("reading", &object.uri, &e))?))
 }
 
 fn object_uri(location: &Location, path: &Path) -> String {

@@ -2,11 +2,13 @@
 //!
 //! - [`client`]: one client a server and process; credentials; which error means what
 //! - [`prepare`]: limits, indexes, and [`shard`]: hashed sharding while the collection is empty
+//! - [`inspect`]: the same looked at without changing anything, for `baler check`
 //! - [`mod@write`]: batches → acknowledged documents; the duplicate rule
 //! - [`read`]: stored documents, for `verify` and SELECT; [`chain`]: those of one split, for `restore`
 
 pub mod chain;
 pub mod client;
+pub mod inspect;
 pub mod prepare;
 pub mod read;
 pub mod shard;
@@ -108,7 +110,7 @@ impl MongodbSpec {
         Ok(spec)
     }
 
-    pub(super) fn target(&self) -> String {
+    pub(crate) fn target(&self) -> String {
         let (before, after) = self.uri.split_once("/?").unwrap_or((self.uri.trim_end_matches('/'), ""));
         let options = if after.is_empty() { String::new() } else { format!("?{after}") };
         format!("{before}/{}.{}{options}", self.database, self.collection)

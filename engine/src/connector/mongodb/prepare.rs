@@ -1,7 +1,7 @@
 //! Reaching the server, and what a collection needs before the first document: limits, sharding, indexes. All idempotent.
 
 use ::bson::{Document, doc};
-use ::mongodb::IndexModel;
+use ::mongodb::{Client, IndexModel};
 
 use super::{MESSAGE_BYTES_SPARE, MongodbSpec, client, shard};
 use crate::error::{Error, ErrorKind, Result};
@@ -15,14 +15,7 @@ const WIRE_VERSION_MIN: i32 = 8;
 /// Unreachable, when no server answers or it refuses the user; Config, when the batches are larger than it takes.
 pub async fn prepare(spec: &MongodbSpec) -> Result<()> {
     let client = client::client(spec).await?;
-    let hello = client.database("admin").run_command(doc! { "hello": 1 }).await.map_err(|e| {
-        let error = client::driver_error(spec, "reaching", &e);
-        if !error.is_retryable() {
-            return error;
-        }
-        Error::new(ErrorKind::Unreachable, format!("{error}; check host, port and network"))
-    })?;
-    check_limits(spec, &hello)?;
+    let hello = reach(spec, &client).await?;
     if shard::is_router(&hello) && spec.shard_key.starts_with("hashed") {
         shard::shard_collection(spec, &client).await?;
     }
@@ -35,6 +28,19 @@ pub async fn prepare(spec: &MongodbSpec) -> Result<()> {
     let probe = client.database(&spec.database).collection::<Document>(&spec.collection);
     probe.find_one(doc! { "_id": "" }).await.map_err(|e| client::driver_error(spec, "reading", &e))?;
     Ok(())
+}
+
+/// The server's hello, if it can be used with these options.
+pub(super) async fn reach(spec: &MongodbSpec, client: &Client) -> Result<Document> {
+    let hello = client.database("admin").run_command(doc! { "hello": 1 }).await.map_err(|e| {
+        let error = client::driver_error(spec, "reaching", &e);
+        if !error.is_retryable() {
+            return error;
+        }
+        Error::new(ErrorKind::Unreachable, format!("{error}; check host, port and network"))
+    })?;
+    check_limits(spec, &hello)?;
+    Ok(hello)
 }
 
 fn check_limits(spec: &MongodbSpec, hello: &Document) -> Result<()> {
