@@ -2,14 +2,14 @@
 //!
 //! Every partition writes by itself, in parallel. Where the input is a plain chain over a split table (scan, filter,
 //! projection), the node takes one split after the other: it runs the chain over that split alone, waits until every
-//! document is acknowledged (while it reads the next split), and stores the split's receipt. A split which has its receipt already is not read again.
+//! document is acknowledged, and stores the split's receipt. A split which has its receipt already is not read again.
 //! The node's partitions share one queue of splits, so no partition is idle while another has work left.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use datafusion::arrow::array::{RecordBatch, UInt64Array};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::arrow::util::display::array_value_to_string;
@@ -32,7 +32,7 @@ use super::part::{TaskPartitions, part_name};
 use super::queue::WorkQueue;
 use super::receipt::{DocumentDigest, DocumentFacts, Receipt, SCHEMA_VERSION};
 use super::split::{Split, leaf_rows, leaf_table};
-use super::{Refused, SinkSpec, SinkWriter};
+use super::{Refused, SinkSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobRef;
 use crate::job::dead_letter::{DeadLetter, DeadLetterLog};
@@ -268,12 +268,7 @@ impl PartWriter {
             let state = state.as_ref();
             let job = self.job.as_ref().map(|job| job.name.as_str());
             let span = tracing::info_span!("split", job, split = split.id);
-            let ending = span.clone();
-            async move {
-                let begun = self.begin_split(&split, state).await?;
-                Ok(async move { self.end_split(&split, begun, state).await }.instrument(ending))
-            }
-            .instrument(span)
+            async move { self.write_split(&split, state).await }.instrument(span)
         };
         let done = |documents| {
             count += documents;
@@ -283,28 +278,18 @@ impl PartWriter {
         Ok(count)
     }
 
-    /// Reads one split and hands its documents to the sink; does not if there is a receipt.
-    async fn begin_split(&self, split: &Split, state: Option<&JobState>) -> Result<BegunSplit> {
+    /// Writes one split and stores its receipt; answers from the receipt if there is one.
+    async fn write_split(&self, split: &Split, state: Option<&JobState>) -> Result<u64> {
         if let Some(state) = state
             && let Some(receipt) = state.receipt(&split.id).await?
         {
-            return Ok(BegunSplit::Done(receipt.documents));
+            return Ok(receipt.documents);
         }
-        let (started, open) = (Utc::now(), OpenSplit::begin(&split.id));
+        let (started, _open) = (Utc::now(), OpenSplit::begin(&split.id));
         let log = DeadLetterLog::default();
         let chain = narrow_to_split(&self.plan, split, &log)?;
         let rows = chain.execute(0, Arc::clone(&self.context))?;
-        let rows = self.write_rows(rows, &split.id).await?;
-        Ok(BegunSplit::Written { rows, log, started, _open: open })
-    }
-
-    /// Waits until the documents of a split are durable and stores its receipt; the number of documents.
-    async fn end_split(&self, split: &Split, begun: BegunSplit, state: Option<&JobState>) -> Result<u64> {
-        let (rows, log, started, _open) = match begun {
-            BegunSplit::Done(documents) => return Ok(documents),
-            BegunSplit::Written { rows, log, started, _open } => (rows, log, started, _open),
-        };
-        let totals = rows.finish().await?;
+        let totals = self.write_rows(rows, &split.id).await?;
         let done = totals.done();
         for refused in totals.refused {
             log.add(DeadLetter::document(split, refused.id, refused.reason));
@@ -349,7 +334,7 @@ impl PartWriter {
     /// Writes a partition of a plan which has no splits.
     async fn write_partition(&self, partition: usize, part: &str) -> Result<u64> {
         let rows = self.plan.execute(partition, Arc::clone(&self.context))?;
-        let totals = self.write_rows(rows, part).await?.finish().await?;
+        let totals = self.write_rows(rows, part).await?;
         match totals.refused.first() {
             Some(refused) => Err(Error::permanent(format!("document {}: {}", refused.id, refused.reason))),
             None => {
@@ -362,7 +347,7 @@ impl PartWriter {
     }
 
     /// The row's way: batch of rows → documents → batches → sink.
-    async fn write_rows(&self, mut rows: SendableRecordBatchStream, part: &str) -> Result<WrittenRows> {
+    async fn write_rows(&self, mut rows: SendableRecordBatchStream, part: &str) -> Result<Totals> {
         let (spec, env, name) = (self.spec.clone(), self.context.runtime_env(), part.to_string());
         let mut writer = runtime::spawn_io(async move { spec.open(&env, &name).await })?.join().await??;
         let mut batches = BatchBuilder::new(self.spec.limits());
@@ -413,28 +398,6 @@ impl PartWriter {
             self.document_bytes.add(batch.bytes().len());
             writer.write(batch).await?;
         }
-        Ok(WrittenRows { writer, totals })
-    }
-}
-
-/// A split which is read and whose documents are on their way.
-enum BegunSplit {
-    /// An earlier attempt has stored its receipt, of so many documents.
-    Done(u64),
-    /// All of its documents are with the sink.
-    Written { rows: WrittenRows, log: DeadLetterLog, started: DateTime<Utc>, _open: OpenSplit },
-}
-
-/// Documents which the sink has taken and perhaps not made durable.
-struct WrittenRows {
-    writer: Box<dyn SinkWriter>,
-    totals: Totals,
-}
-
-impl WrittenRows {
-    /// Returns when every document is durable.
-    async fn finish(self) -> Result<Totals> {
-        let Self { writer, mut totals } = self;
         let waited = Instant::now();
         let written = writer.finish().await?;
         COUNTERS.sink_wait.add_since(waited);

@@ -4,7 +4,6 @@
 //! another has work left; on a fleet each task of a wave holds some of them.
 
 use std::fmt;
-use std::future::ready;
 use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
@@ -178,8 +177,7 @@ impl<T: Task> ExecutionPlan for ItemExec<T> {
         let answered = async move {
             let env = context.runtime_env();
             let mut answers = Vec::new();
-            let perform = |item| async { task.perform(item, &env).await.map(|answer| ready(Ok(answer))) };
-            queue.run(perform, |answer| answers.push(serde_json::to_string(&answer))).await?;
+            queue.run(|item| task.perform(item, &env), |answer| answers.push(serde_json::to_string(&answer))).await?;
             let answers = answers.into_iter().collect::<serde_json::Result<Vec<_>>>();
             let answers = answers.map_err(|e| Error::internal("an answer does not encode").with_source(e))?;
             Ok(RecordBatch::try_new(Arc::clone(&ANSWER_SCHEMA), vec![Arc::new(StringArray::from(answers))])?)

@@ -7,6 +7,9 @@ use std::sync::{Mutex, PoisonError};
 /// Most bytes which wait for use again: a few blocks for each of some cores, well inside an executor's memory.
 const IDLE_BYTES_MAX: usize = 256 << 20;
 
+/// Bytes of a page of memory.
+const PAGE_BYTES: usize = 4096;
+
 static IDLE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 /// Memory of a block. Its bytes are those of an earlier block until they are written.
@@ -27,6 +30,19 @@ impl BlockBuffer {
             idle.iter().rposition(fits).map(|index| idle.remove(index))
         };
         Self { memory: found.unwrap_or_else(|| vec![0; length]), length }
+    }
+
+    /// A buffer for `length` bytes which lie at `offset` of a file, with at least `headroom` before them, and where they start in it.
+    ///
+    /// That is as far behind the beginning of a page as it is in the file, and so in the page cache. Copying to a place that is one byte
+    /// further on, which reading from the byte before a split would be, takes three to four times as long: each store looks to the
+    /// processor like the source of a later load (4K aliasing; Intel's and AMD's optimization manuals).
+    pub fn for_file(headroom: usize, length: usize, offset: u64) -> (Self, usize) {
+        let mut buffer = Self::with_length(headroom + PAGE_BYTES + length);
+        let behind_page = (buffer.as_ptr() as usize + headroom) % PAGE_BYTES;
+        let start = headroom + ((offset % PAGE_BYTES as u64) as usize + PAGE_BYTES - behind_page) % PAGE_BYTES;
+        buffer.truncate(start + length);
+        (buffer, start)
     }
 
     /// Keeps the first `length` bytes.
@@ -61,6 +77,22 @@ impl Drop for BlockBuffer {
         let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.iter().map(Vec::len).sum::<usize>() + memory.len() <= IDLE_BYTES_MAX {
             idle.push(memory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_a_file_lie_in_their_page_as_in_the_file_behind_enough_room() {
+        for (headroom, length, offset) in [(0, 1, 0), (1 << 20, 16 << 20, (128 << 20) - 1), (65_536, 100, 4095), (10, 5000, 12_345_678_901)]
+        {
+            let (buffer, start) = BlockBuffer::for_file(headroom, length, offset);
+            assert_eq!(buffer.len(), start + length);
+            assert!(start >= headroom && start < headroom + PAGE_BYTES);
+            assert_eq!(buffer[start..].as_ptr() as usize % PAGE_BYTES, (offset % PAGE_BYTES as u64) as usize);
         }
     }
 }

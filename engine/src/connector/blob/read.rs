@@ -208,15 +208,15 @@ fn read_file(uri: &str, file: &File, ranges: impl Iterator<Item = Range<u64>>, s
         // Room first: files are read much faster than their blocks are compressed, and a block which waits for room is only
         // memory that the kernel has to clear.
         let Ok(room) = io.block_on(sender.reserve()) else { break };
-        let mut buffer = BlockBuffer::with_length(shape.headroom + (range.end - range.start) as usize);
-        match file.read_exact_at(&mut buffer[shape.headroom..], range.start) {
+        let (mut buffer, start) = BlockBuffer::for_file(shape.headroom, (range.end - range.start) as usize, range.start);
+        match file.read_exact_at(&mut buffer[start..], range.start) {
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Err(changed()),
             result => result.map_err(failed)?,
         }
         if state(file).map_err(failed)? != opened {
             return Err(changed());
         }
-        room.send(Ok(Some(Block { buffer, start: shape.headroom, offset: range.start })));
+        room.send(Ok(Some(Block { buffer, start, offset: range.start })));
     }
     Ok(())
 }
