@@ -15,6 +15,7 @@
 //! | `kafka` | topics as tables and as the input of jobs |
 //! | `metrics` | what Prometheus scrapes is what the receipts say; logs |
 //! | `monitoring` | alerting rules, and Grafana dashboards on the data of a real run |
+//! | `traces` | a job is one trace, in a real Jaeger |
 //! | `queries` | SQL on a fleet: the answers of one process; plans, options, functions; INSERT of joins and aggregates |
 //! | `dashboard` | the page in a real browser |
 //! | `defaults` | each default of the cluster which differs from Ballista's: what would go wrong without it |
@@ -62,3 +63,4 @@ mod restore;
 mod round_trip;
 mod s3;
 mod stream;
+mod traces;

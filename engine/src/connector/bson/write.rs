@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use tracing::Instrument;
 
 use super::BsonSpec;
 use crate::connector::batch::Batch;
@@ -29,7 +30,8 @@ struct PartWriter {
 impl SinkWriter for PartWriter {
     async fn write(&mut self, batch: Batch) -> Result<()> {
         let (documents, bytes, sent) = (batch.len() as u64, batch.bytes().len() as u64, Instant::now());
-        self.writer.write(batch.into_bytes().into()).await?;
+        let span = tracing::info_span!("sink_batch", documents, bytes);
+        self.writer.write(batch.into_bytes().into()).instrument(span).await?;
         self.batches.push((documents, bytes, sent.elapsed()));
         Ok(())
     }

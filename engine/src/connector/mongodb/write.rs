@@ -15,6 +15,7 @@ use ::mongodb::Collection;
 use ::mongodb::error::{ErrorKind as DriverKind, IndexedWriteError};
 use async_trait::async_trait;
 use futures::TryStreamExt;
+use tracing::Instrument;
 
 use super::client::{collection, driver_error, is_transient_code};
 use super::{MongodbSpec, WriteMode};
@@ -70,12 +71,14 @@ impl SinkWriter for MongodbWriter {
             self.settle_oldest().await?;
         }
         let (spec, collection) = (Arc::clone(&self.spec), self.collection.clone());
-        self.under_way.push_back(runtime::spawn_io(async move {
-            let (documents, bytes, sent) = (batch.len() as u64, batch.bytes().len() as u64, Instant::now());
+        let (documents, bytes) = (batch.len() as u64, batch.bytes().len() as u64);
+        let writing = async move {
+            let sent = Instant::now();
             let written = write_batch(&spec, &collection, &batch).await?;
             COUNTERS.add_sink_batch(documents - written.refused.len() as u64, bytes, sent.elapsed());
             Ok(written)
-        })?);
+        };
+        self.under_way.push_back(runtime::spawn_io(writing.instrument(tracing::info_span!("sink_batch", documents, bytes)))?);
         Ok(())
     }
 
