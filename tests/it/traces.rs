@@ -49,13 +49,8 @@ fn a_job_on_a_fleet_is_one_trace_from_the_driver_to_each_batch_of_the_sink() {
     let root = named(&spans, "job")[0];
     assert_eq!((root.tags["job"].as_str(), root.parent.as_ref()), (Some("load"), None));
     assert!(spans.values().all(|span| span.trace == root.trace), "{spans:#?}");
-    let wanted = [
-        ("sink_batch", "baler-executor"),
-        ("split", "baler-executor"),
-        ("task", "baler-executor"),
-        ("wave", "baler"),
-        ("job", "baler"),
-    ];
+    let wanted =
+        [("sink_batch", "baler-executor"), ("split", "baler-executor"), ("task", "baler-executor"), ("wave", "baler"), ("job", "baler")];
     for batch in named(&spans, "sink_batch") {
         assert_eq!(way_up(&spans, batch), wanted);
         assert!(batch.tags["documents"].as_u64().unwrap() > 0 && batch.tags["bytes"].as_u64().unwrap() > 0, "{batch:?}");

@@ -73,8 +73,9 @@ impl MetricsArgs {
             return Err(Error::config("--dashboard shows what this process does; on a fleet open the scheduler's address in a browser"));
         }
         let board = Arc::new(Board::new(context.runtime_env(), &job.state, Arc::new(workers))?);
-        let served =
-            MetricsServer::start(self.address(port)?, |scrapes| routes(published.clone(), scrapes, || true, "").merge(web::routes(board, &[])));
+        let served = MetricsServer::start(self.address(port)?, |scrapes| {
+            routes(published.clone(), scrapes, || true, "").merge(web::routes(board, &[]))
+        });
         let served = served.await?;
         say(&format!("dashboard: http://{}:{port}/", self.metrics_bind_host));
         Ok(Dashboard { served: Some(served), stopped })

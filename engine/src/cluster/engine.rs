@@ -66,7 +66,7 @@ impl ExecutionEngine for TaskEngine {
         let span = tracing::info_span!("task", ballista_job = %job_id, stage = stage_id, task = task_id);
         trace::continue_from(&span, parent.as_deref());
         let (plan, alive) = make_stoppable(plan.data, &span)?;
-        let input = plan.children().first().map(|input| Arc::clone(input));
+        let input = plan.children().first().copied().map(Arc::clone);
         let stage = self.ballista.create_query_stage_exec(job_id, stage_id, task_id, partitions, plan, work_dir, config)?;
         Ok(Arc::new(StoppableStage::new(stage, input, reads_shuffles, alive)))
     }

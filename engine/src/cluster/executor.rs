@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
 
-use super::{ballista_error, executor_agent};
 use super::client::{http_client, same_version};
 use super::engine::TaskEngine;
 use super::stop::running_tasks;
+use super::{ballista_error, executor_agent};
 use crate::codec::{LogicalCodec, PhysicalCodec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::{self, cpu_threads, stop_signal};

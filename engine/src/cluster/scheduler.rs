@@ -92,7 +92,7 @@ pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: Str
     let versions = Arc::new(Versions::default());
     let workers = FleetWorkers::new(Arc::clone(&scheduler), Arc::clone(&config), Arc::clone(&versions), session, jobs);
     let board = Arc::new(Board::new(env, state, Arc::new(workers))?);
-    let router = router(scheduler, &config, tables, versions, board)?;
+    let router = router(scheduler, &config, tables, versions, board);
     tracing::info!(%address, version = crate::VERSION, "scheduler listens");
     axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
         .await
@@ -151,13 +151,7 @@ impl SharedTables {
 }
 
 /// gRPC, Flight SQL, REST, health and ours.
-fn router(
-    scheduler: Arc<Scheduler>,
-    config: &SchedulerConfig,
-    tables: String,
-    versions: Arc<Versions>,
-    board: Arc<Board>,
-) -> Result<Router> {
+fn router(scheduler: Arc<Scheduler>, config: &SchedulerConfig, tables: String, versions: Arc<Versions>, board: Arc<Board>) -> Router {
     let (decoding, encoding) =
         (config.grpc_server_max_decoding_message_size as usize, config.grpc_server_max_encoding_message_size as usize);
     let endpoint = config.override_create_grpc_client_endpoint.clone().map(|change| Arc::new(BallistaConfigGrpcEndpoint::new(change)));
@@ -182,7 +176,7 @@ fn router(
     let origins = config.cors_allowed_origins.split(',').map(str::trim).filter(|origin| !origin.is_empty()).map(String::from);
     let pages = web::routes(board, &origins.collect::<Vec<_>>());
     let all = get_routes(scheduler).merge(services.routes().into_axum_router()).merge(ours).merge(pages);
-    Ok(all.layer(from_fn_with_state(guard, check_caller)))
+    all.layer(from_fn_with_state(guard, check_caller))
 }
 
 /// What our own routes answer from.
@@ -226,7 +220,9 @@ pub(super) async fn fresh_executors(scheduler: &Scheduler, timeout_seconds: u64,
     let used = used_slots(&scheduler.state.task_manager.get_running_job_cache()).await;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let executors = state.into_iter().map(|(executor, heartbeat, metrics)| {
-        let memory = |wanted: fn(&Metric) -> Option<u64>| metrics.iter().filter_map(|metric| wanted(metric.metric.as_ref()?)).find(|bytes| *bytes > 0);
+        let memory = |wanted: fn(&Metric) -> Option<u64>| {
+            metrics.iter().filter_map(|metric| wanted(metric.metric.as_ref()?)).find(|bytes| *bytes > 0)
+        };
         ExecutorInfo {
             slots_used: used.get(&executor.id).map_or(0, |slots| *slots as usize),
             memory_bytes: memory(|metric| if let Metric::ProcPhysicalMemory(bytes) = metric { Some(*bytes) } else { None }),

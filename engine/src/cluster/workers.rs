@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use ballista_core::JobId;
 use ballista_core::serde::protobuf::{job_status, task_status};
 use ballista_scheduler::cluster::JobState;
 use ballista_scheduler::config::SchedulerConfig;
@@ -52,7 +53,7 @@ impl FleetWorkers {
 
     /// Stages and plan of a part; `None` if it has none yet, or is forgotten.
     async fn seen(&self, part: &Part, hosts: &HashMap<String, String>) -> Result<Option<Seen>> {
-        let id = part.id.clone().into();
+        let id: JobId = part.id.clone().into();
         if let Some(running) = self.scheduler.state.task_manager.get_running_job_cache().get(&id) {
             return Ok(Some(look_at(running.execution_graph.read().await.as_ref(), hosts)));
         }

@@ -108,7 +108,7 @@ impl<'a> Der<'a> {
         if first >= 0x80 {
             // The length is in so many bytes; certificates are far below 16 MiB.
             let (digits, after) = rest.split_at_checked(usize::from(first & 0x7f)).filter(|(digits, _)| (1..=3).contains(&digits.len()))?;
-            length = digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit));
+            length = digits.iter().fold(0, |length, digit| (length << 8) | usize::from(*digit));
             rest = after;
         }
         let (content, after) = rest.split_at_checked(length)?;
@@ -137,9 +137,22 @@ mod tests {
         for (name, days) in [("far", "14600"), ("near", "825"), ("middle", "3650")] {
             let (key, one) = (folder.path().join(format!("{name}.key")), folder.path().join(format!("{name}.crt")));
             let mut openssl = Command::new("openssl");
-            openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x", "-days", days]);
+            openssl.args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-subj",
+                "/CN=x",
+                "-days",
+                days,
+            ]);
             assert!(openssl.arg("-keyout").arg(&key).arg("-out").arg(&one).output().unwrap().status.success());
-            let text = Command::new("openssl").args(["x509", "-noout", "-enddate", "-dateopt", "iso_8601", "-in"]).arg(&one).output().unwrap();
+            let text =
+                Command::new("openssl").args(["x509", "-noout", "-enddate", "-dateopt", "iso_8601", "-in"]).arg(&one).output().unwrap();
             let told = String::from_utf8(text.stdout).unwrap();
             let told = chrono::NaiveDateTime::parse_from_str(told.trim().trim_start_matches("notAfter="), "%Y-%m-%d %H:%M:%SZ").unwrap();
             assert_eq!(first_end(&one).unwrap(), told.and_utc().timestamp(), "{name}");

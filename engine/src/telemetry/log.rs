@@ -48,7 +48,7 @@ pub fn start(format: LogFormat, is_server: bool, tracer: Option<SdkTracer>) {
         None => log.try_init(),
         Some(tracer) => {
             // Spans alone: the texts of events are for the log.
-            let is_ours = filter_fn(|met| met.is_span() && met.target().starts_with("baler") && *met.level() <= tracing::Level::INFO);
+            let is_ours = filter_fn(|data| data.is_span() && data.target().starts_with("baler") && *data.level() <= tracing::Level::INFO);
             log.with(tracing_opentelemetry::layer().with_tracer(tracer).with_filter(is_ours)).try_init()
         }
     };

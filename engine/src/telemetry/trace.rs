@@ -33,10 +33,8 @@ pub fn open(endpoint: &str, service: &str) -> Result<SdkTracer> {
         return Err(bad(endpoint));
     }
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build().map_err(|e| bad(endpoint).with_source(e))?;
-    let mut resource = Resource::builder().with_attributes([
-        KeyValue::new("service.version", crate::VERSION),
-        KeyValue::new("process.pid", i64::from(std::process::id())),
-    ]);
+    let mut resource = Resource::builder()
+        .with_attributes([KeyValue::new("service.version", crate::VERSION), KeyValue::new("process.pid", i64::from(std::process::id()))]);
     if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
         resource = resource.with_service_name(service.to_string());
     }

@@ -94,7 +94,9 @@ fn figure(value: &MetricValue) -> Option<Metric> {
     let (number, unit) = match value {
         MetricValue::ElapsedCompute(time) | MetricValue::Time { time, .. } => (time.value() as f64 / 1e9, "seconds"),
         MetricValue::SpilledBytes(count) | MetricValue::OutputBytes(count) => (count.value() as f64, "bytes"),
-        MetricValue::OutputRows(count) | MetricValue::SpillCount(count) | MetricValue::SpilledRows(count) => (count.value() as f64, "count"),
+        MetricValue::OutputRows(count) | MetricValue::SpillCount(count) | MetricValue::SpilledRows(count) => {
+            (count.value() as f64, "count")
+        }
         MetricValue::Count { name, count } => (count.value() as f64, if name.ends_with("bytes") { "bytes" } else { "count" }),
         MetricValue::PeakMemoryUsage { gauge, .. } => (gauge.value() as f64, "bytes"),
         _ => return None,
@@ -121,10 +123,8 @@ mod tests {
         let reader = Arc::new(UnresolvedShuffleExec::new(1, Arc::clone(&schema), Partitioning::UnknownPartitioning(1)));
         let last = CoalescePartitionsExec::new(reader);
         let first = PlaceholderRowExec::new(schema);
-        let nodes = graph(&[
-            StagePlan { stage: Some(2), plan: &last, metrics: &[] },
-            StagePlan { stage: Some(1), plan: &first, metrics: &[] },
-        ]);
+        let nodes =
+            graph(&[StagePlan { stage: Some(2), plan: &last, metrics: &[] }, StagePlan { stage: Some(1), plan: &first, metrics: &[] }]);
         let seen: Vec<_> = nodes.iter().map(|node| (node.name.as_str(), node.stage, node.inputs.clone())).collect();
         assert_eq!(
             seen,
