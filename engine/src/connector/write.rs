@@ -226,11 +226,11 @@ impl NodeFigures {
         Self { rows, compute }
     }
 
-    /// Adds what `copy` did; a scan's copies share its metrics.
+    /// Adds what `copy` did. A scan's copies share its metrics, which are as many as there are splits: they are not even looked at.
     fn add(&self, copy: &dyn ExecutionPlan) {
-        if let Some(did) = copy.metrics()
-            && !copy.is::<BlobScanExec>()
+        if !copy.is::<BlobScanExec>()
             && !copy.is::<KafkaScanExec>()
+            && let Some(did) = copy.metrics()
         {
             self.rows.add(did.output_rows().unwrap_or_default());
             self.compute.add_duration(Duration::from_nanos(did.elapsed_compute().unwrap_or_default() as u64));
