@@ -2,7 +2,7 @@
 import { bytes, count, h, span, table } from "./dom.js";
 import { shape } from "./draw.js";
 
-const WIDTH = 216;
+const WIDTH = 250;
 const GAP = { x: 24, y: 30 };
 const LINE = 17;
 const HEAD = 30;
@@ -10,6 +10,8 @@ const LINES = 5;
 
 const UNITS = { bytes, seconds: span, count };
 const figure = (metric) => `${metric.name.replaceAll("_", " ")} ${(UNITS[metric.unit] ?? count)(metric.value)}`;
+/** What is worth a line: times which a person would not notice are none. */
+const told = (node) => node.metrics.filter((metric) => metric.unit !== "seconds" || metric.value >= 0.05);
 const compute = (node) => node.metrics.find((metric) => metric.name === "elapsed_compute")?.value ?? 0;
 
 /** Where each node is: its column (of leaves) and its row (its distance from the root). */
@@ -38,10 +40,10 @@ function box(node, x, y, height, share) {
   const title = shape("title", {});
   title.textContent = `${node.name} ${node.detail}`;
   group.append(title, shape("rect", { class: "box", width: WIDTH, height, rx: 8 }));
-  if (share > 0) group.append(shape("rect", { class: "heat", y: height - 4, width: Math.max(2, WIDTH * share).toFixed(1), height: 4, rx: 2 }));
+  if (share > 0.01) group.append(shape("rect", { class: "heat", y: height - 4, width: Math.max(2, WIDTH * share).toFixed(1), height: 4, rx: 2 }));
   group.append(words(node.name, { class: "node", x: 10, y: 20 }));
   if (node.stage != null) group.append(words(`stage ${node.stage}`, { class: "stage", x: WIDTH - 10, y: 20, "text-anchor": "end" }));
-  node.metrics.slice(0, LINES).forEach((metric, line) => group.append(words(figure(metric), { class: "did", x: 10, y: HEAD + 8 + line * LINE })));
+  told(node).slice(0, LINES).forEach((metric, line) => group.append(words(figure(metric), { class: "did", x: 10, y: HEAD + 8 + line * LINE })));
   return group;
 }
 
@@ -49,7 +51,7 @@ function box(node, x, y, height, share) {
 export function planOf(plan) {
   const { nodes } = plan;
   const { found, columns } = places(nodes);
-  const tall = nodes.map((node) => HEAD + Math.min(node.metrics.length, LINES) * LINE + 6);
+  const tall = nodes.map((node) => HEAD + Math.min(told(node).length, LINES) * LINE + 6);
   const rows = [];
   found.forEach(({ row }, index) => { rows[row] = Math.max(rows[row] ?? 0, tall[index]); });
   const tops = rows.map((_, row) => rows.slice(0, row).reduce((sum, height) => sum + height + GAP.y, 0));
@@ -71,7 +73,7 @@ export function planOf(plan) {
   const most = Math.max(...nodes.map(compute), 0);
   nodes.forEach((node, index) => {
     const { x, y } = at(index);
-    svg.append(box(node, x, y, tall[index], most > 0 ? compute(node) / most : 0));
+    svg.append(box(node, x, y, tall[index], most >= 0.05 ? compute(node) / most : 0));
   });
   const rowsOf = table("Nodes of the plan", [
     ["Node", "name", (node) => node.name],
