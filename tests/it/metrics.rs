@@ -245,15 +245,21 @@ fn objects(log: &str) -> Vec<Value> {
 fn logs_for_machines_name_job_and_split_and_no_value_of_a_row() {
     let mut job = Job::new();
     let word = "zanzibar-of-a-row";
-    job.add_file("a.jsonl", format!("{{\"word\":\"{word}\"}}\n").repeat(50).as_bytes());
+    // Several partitions, whose tasks are DataFusion's.
+    for name in ["a", "b", "c", "d"] {
+        job.add_file(&format!("{name}.jsonl"), format!("{{\"word\":\"{word}\"}}\n").repeat(50).as_bytes());
+    }
     job.variables =
         [("BALER_LOG_FORMAT", "json"), ("BALER_LOG", "baler=debug")].map(|(name, value)| (name.to_string(), value.to_string())).to_vec();
     let run = job.run();
     let told = objects(&run.stderr);
-    let split = told.iter().find(|line| line["message"] == "a split is done").unwrap_or_else(|| panic!("{told:#?}"));
-    let spans = split["spans"].as_array().unwrap();
-    assert!(spans.iter().any(|span| span["name"] == "job" && span["job"] == "load" && span["attempt"] == 1), "{split}");
-    assert!(spans.iter().any(|span| span["name"] == "split" && span["split"].is_string()), "{split}");
+    let splits: Vec<&Value> = told.iter().filter(|line| line["message"] == "a split is done").collect();
+    assert_eq!(splits.len(), 4, "{told:#?}");
+    for split in splits {
+        let spans = split["spans"].as_array().unwrap();
+        assert!(spans.iter().any(|span| span["name"] == "job" && span["job"] == "load" && span["attempt"] == 1), "{split}");
+        assert!(spans.iter().any(|span| span["name"] == "split" && span["split"].is_string()), "{split}");
+    }
     assert!(!run.stderr.contains(word));
     // The error which a command ends with is a line like the others.
     job.level = 8;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use baler_tests::baler::Baler;
 use baler_tests::corpus::lines;
 use baler_tests::feed::Feed;
 use baler_tests::fleet::Fleet;
@@ -11,6 +12,7 @@ use baler_tests::kafka::Kafka;
 use baler_tests::mongo::Mongo;
 use baler_tests::topic::Record;
 use baler_tests::wait_until;
+use serde_json::Value;
 
 fn exported_to(jaeger: &Jaeger) -> Vec<(String, String)> {
     vec![("OTEL_EXPORTER_OTLP_ENDPOINT".to_string(), jaeger.endpoint.clone())]
@@ -40,10 +42,15 @@ fn a_job_on_a_fleet_is_one_trace_from_the_driver_to_each_batch_of_the_sink() {
     job.run();
     let splits = job.receipts();
     assert!(splits > 3, "{splits}");
+    let listed = Baler::new(["jobs", "show", "load", "--state", &job.state, "--output", "json"]).run().expect_code(0).stdout;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let documents_in =
+        |spans: &HashMap<String, Span>| named(spans, "sink_batch").iter().filter_map(|span| span.tags["documents"].as_u64()).sum::<u64>();
     // Executors send their spans a few seconds later.
     wait_until("all spans have come", || {
         let spans = by_id(jaeger.spans("baler"));
-        named(&spans, "split").len() == splits && named(&spans, "sink_batch").len() >= splits && !named(&spans, "job").is_empty()
+        let documents = listed["commit"]["documents"].as_u64();
+        named(&spans, "split").len() == splits && Some(documents_in(&spans)) == documents && !named(&spans, "job").is_empty()
     });
     let spans = by_id(jaeger.spans("baler"));
     let root = named(&spans, "job")[0];

@@ -13,6 +13,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use super::trace::keep_spans;
+
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -55,6 +57,7 @@ pub fn start(format: LogFormat, is_server: bool, tracer: Option<SdkTracer>) {
     if let Err(error) = started {
         eprintln!("warning: no log: {error}");
     }
+    keep_spans();
 }
 
 /// Whether lines are JSON objects.

@@ -4,15 +4,19 @@
 //! the plan, so a job is one trace, whoever works on it. Spans carry the ids of log lines and counts, never texts of
 //! errors or values of rows.
 
+use std::any::Any;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use datafusion::common::runtime::{JoinSetTracer, set_join_set_tracer};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
-use tracing::Span;
+use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::error::{Error, Result};
@@ -55,6 +59,31 @@ pub fn finish() {
         && let Err(error) = provider.shutdown_with_timeout(LAST_SPANS)
     {
         tracing::warn!(%error, "the last spans were not sent");
+    }
+}
+
+/// Tasks which DataFusion begins belong to the span that began them: else a partition's log lines and spans would stand alone.
+#[derive(Debug)]
+struct KeepSpan;
+
+/// What a task gives back, whatever that is.
+type Anything = Box<dyn Any + Send>;
+
+impl JoinSetTracer for KeepSpan {
+    fn trace_future(&self, future: BoxFuture<'static, Anything>) -> BoxFuture<'static, Anything> {
+        future.in_current_span().boxed()
+    }
+
+    fn trace_block(&self, work: Box<dyn FnOnce() -> Anything + Send>) -> Box<dyn FnOnce() -> Anything + Send> {
+        let span = Span::current();
+        Box::new(move || span.in_scope(work))
+    }
+}
+
+/// Has DataFusion's tasks keep their spans, from now on.
+pub fn keep_spans() {
+    if let Err(error) = set_join_set_tracer(&KeepSpan) {
+        tracing::debug!(%error, "spans are kept already");
     }
 }
 

@@ -21,7 +21,7 @@ use super::client::{collection, driver_error, is_transient_code};
 use super::{MongodbSpec, WriteMode};
 use crate::connector::batch::Batch;
 use crate::connector::receipt::id_text;
-use crate::connector::{Refused, SinkWriter, Written};
+use crate::connector::{Refused, SinkWriter, Written, batch_span};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::dead_letter::OnError;
 use crate::retry::Retry;
@@ -78,7 +78,8 @@ impl SinkWriter for MongodbWriter {
             COUNTERS.add_sink_batch(documents - written.refused.len() as u64, bytes, sent.elapsed());
             Ok(written)
         };
-        self.under_way.push_back(runtime::spawn_io(writing.instrument(tracing::info_span!("sink_batch", documents, bytes)))?);
+        let span = batch_span(documents, bytes);
+        self.under_way.push_back(runtime::spawn_io(writing.instrument(span))?);
         Ok(())
     }
 
