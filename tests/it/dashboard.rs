@@ -1,6 +1,7 @@
 //! The dashboard in a real browser: the figures of `baler jobs`, cancel, history, nothing from elsewhere, and no fault of accessibility.
 
 use std::path::Path;
+use std::process::Command;
 
 use baler_tests::baler::{Baler, Running};
 use baler_tests::browser::drive;
@@ -9,9 +10,11 @@ use baler_tests::feed::Feed;
 use baler_tests::fleet::{Fleet, get, request};
 use baler_tests::job::Job;
 use baler_tests::kafka::Kafka;
+use baler_tests::minio::Minio;
 use baler_tests::mongo::Mongo;
+use baler_tests::prometheus::Prometheus;
 use baler_tests::proxy::{Fault, Protocol, Proxy};
-use baler_tests::servers::{Scratch, free_port};
+use baler_tests::servers::{Scratch, Server, free_port, random_name, say};
 use baler_tests::topic::Record;
 use baler_tests::wait_until;
 use serde_json::{Value, json};
@@ -19,9 +22,18 @@ use serde_json::{Value, json};
 /// Looks at the page of a job, which must be without fault. `splits` are words which its picture must come to say.
 #[track_caller]
 fn look(name: &str, port: u16, job: &str, state: &str, splits: &str, cancel: bool) -> Value {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/dashboard.mjs");
+    let plan = if state == "Running" { "WriteExec" } else { "" };
     let url = format!("http://127.0.0.1:{port}");
-    let seen = drive(&script, &json!({ "name": name, "url": url, "job": job, "state": state, "splits": splits, "cancel": cancel }));
+    look_with(
+        "dashboard.mjs",
+        &json!({ "name": name, "url": url, "job": job, "state": state, "splits": splits, "cancel": cancel, "plan": plan }),
+    )
+}
+
+/// Drives a page by a script of this folder; it must be without fault.
+#[track_caller]
+fn look_with(script: &str, input: &Value) -> Value {
+    let seen = drive(&Path::new(env!("CARGO_MANIFEST_DIR")).join("it").join(script), input);
     for fault in ["console", "outside", "failed", "faults", "overflow"] {
         assert_eq!(seen[fault], json!([]), "{fault}");
     }
@@ -84,15 +96,44 @@ fn a_job_on_a_fleet_is_shown_cancelled_and_remembered() {
     assert_eq!((&seen["chosen"], &seen["stillRunning"]), (&"Keep it running".into(), &true.into()));
     assert!(!seen["picture"].as_str().unwrap().contains(" 0 in a running task") && seen["drawn"].as_u64().unwrap() > 100, "{seen}");
     assert_eq!(seen["figures"]["overview"]["Executors"]["value"], "2");
+    for executor in seen["executors"].as_array().unwrap() {
+        let told = executor.as_str().unwrap();
+        assert!(told.contains("of 2 slots in use") && told.contains(" MiB, at most ") && told.contains("version 0.1.0, heard"), "{told}");
+    }
+    let settings = &seen["settings"];
+    assert_eq!((&settings["MONGODB_PASSWORD"], &settings["MONGODB_USERNAME"]), (&"hidden".into(), &"hidden".into()), "{settings}");
+    assert_eq!((&settings["executor-timeout-seconds"], &settings["ballista.planner.adaptive.enabled"]), (&"7".into(), &"false".into()));
+    let nodes: Vec<&str> = seen["nodes"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    for node in ["ShuffleWriterExec", "WriteExec", "ProjectionExec", "BlobScanExec", "ShuffleReaderExec", "AggregateExec"] {
+        assert!(
+            nodes.iter().any(|name| *name == node || (node == "ShuffleReaderExec" && *name == "UnresolvedShuffleExec")),
+            "{node}: {nodes:?}"
+        );
+    }
+    assert!(seen["stages"][0].as_str().unwrap().contains("running"), "{}", seen["stages"]);
     assert_eq!(seen["cancelled"], 200);
     run.wait().expect_last_line(1, &["load", "cancelled", "again"]);
-    // Without the page's header nobody cancels, so no page of another origin can.
-    let plain = "POST /api/baler/jobs/load/cancel HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    assert_eq!(request(fleet.port, plain).unwrap().0, 403);
 
     proxy.arm(Fault::None);
     proxy.cut();
-    job.run();
+    let run = job.call().start();
+    // What the nodes did is what the job did: the projection hands on what the writer writes, in copies of it, one a split.
+    let did = |plan: &Value, node: &str, metric: &str| -> Vec<f64> {
+        let nodes = plan["nodes"].as_array().into_iter().flatten().filter(|found| found["name"] == node);
+        let metrics = nodes.flat_map(|node| node["metrics"].as_array().into_iter().flatten()).filter(|found| found["name"] == metric);
+        metrics.filter_map(|metric| metric["value"].as_f64()).collect()
+    };
+    let mut plan = Value::Null;
+    wait_until("a finished task has told what its nodes did", || {
+        plan = fleet.get("/api/baler/jobs/load").map(|detail| detail["plan"].clone()).unwrap_or_default();
+        did(&plan, "WriteExec", "documents").iter().sum::<f64>() > 0.0
+    });
+    // The three projections of the statement, one after the other.
+    let documents = did(&plan, "WriteExec", "documents")[0];
+    assert_eq!(did(&plan, "ProjectionExec", "output_rows"), [documents; 3], "{plan}");
+    assert_eq!(did(&plan, "BlobScanExec", "output_rows"), [documents], "{plan}");
+    assert!(did(&plan, "ProjectionExec", "elapsed_compute").iter().sum::<f64>() > 0.0, "{plan}");
+    run.wait().expect_code(0);
     // Another scheduler knows nothing of the job but what is in its folder.
     fleet.kill_scheduler();
     fleet.start_scheduler();
@@ -123,7 +164,9 @@ fn one_process_shows_its_job_and_is_stopped_from_the_page() {
     job.add_file("long.jsonl", &lines(3, 12 << 20, "\n"));
     job.variables = vec![("BALER_DASHBOARD".to_string(), port.to_string())];
     let run = start_held(&job, &proxy);
-    look("process", port, "load", "Running", "in a running task", true);
+    let seen = look("process", port, "load", "Running", "in a running task", true);
+    let did: Vec<&str> = seen["did"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(did.iter().any(|line| line.starts_with("documents ")) && did.iter().any(|line| line.starts_with("source bytes ")), "{did:?}");
     let ended = run.wait().expect_code(1);
     assert!(ended.stderr.contains("was cancelled; run the same command again"), "{}", ended.stderr);
     proxy.arm(Fault::None);
@@ -132,27 +175,213 @@ fn one_process_shows_its_job_and_is_stopped_from_the_page() {
     job.run();
 }
 
+/// A POST or PATCH which a page of `origin` sends, or nobody's page.
+fn ask(port: u16, call: &str, origin: Option<&str>) -> u16 {
+    let origin = origin.map(|origin| format!("origin: {origin}\r\n")).unwrap_or_default();
+    let text = format!(
+        "{call} HTTP/1.1\r\nhost: localhost:{port}\r\n{origin}x-baler-action: cancel\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
+    request(port, &text).unwrap().0
+}
+
 #[test]
-fn sixteen_thousand_splits_are_one_picture() {
-    let (state, job) = (Scratch::new(), Job::new());
+fn no_page_of_another_origin_cancels_a_job() {
+    let (mongo, state) = (Mongo::shared(), Scratch::new());
+    let proxy = Proxy::start(mongo.port, Protocol::Mongo);
+    let fleet = fleet_over(&state, &[]);
+    let mut job = Job::new().into_collection(mongo.collection_at(proxy.port)).on(&fleet);
+    job.state = format!("file://{}", state.path().display());
+    job.sink_options.push(("mongodb.batch_docs", "4"));
+    job.add_file("a.jsonl", &lines(80, 8 << 20, "\n"));
+    let mut run = start_held(&job, &proxy);
+    let running =
+        fleet.get("/api/jobs").unwrap().as_array().unwrap().iter().find(|job| job["status"] == "Running").unwrap()["job_id"].clone();
+    let (ours, ballistas) = ("POST /api/baler/jobs/load/cancel".to_string(), format!("PATCH /api/job/{}", running.as_str().unwrap()));
+    // The second one is allowed by Ballista's own defaults, and is where port-forward.sh puts Airflow.
+    for origin in ["https://elsewhere.example", "http://localhost:8080", "http://localhost", "null"] {
+        assert_eq!([&ours, &ballistas].map(|call| ask(fleet.port, call, Some(origin))), [403, 403], "{origin}");
+    }
+    // A form of another page sends no header of its own, and old browsers name no origin.
+    let form = format!(
+        "POST /api/baler/jobs/load/cancel HTTP/1.1\r\nhost: localhost:{}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        fleet.port
+    );
+    assert_eq!(request(fleet.port, &form).unwrap().0, 403);
+    assert!(run.is_running() && fleet.jobs().iter().any(|(_, status)| status == "Running"));
+    let own = format!("http://localhost:{}", fleet.port);
+    assert_eq!(ask(fleet.port, &ours, Some(&own)), 200);
+    run.wait().expect_last_line(1, &["load", "cancelled", "again"]);
+    proxy.arm(Fault::None);
+}
+
+#[test]
+fn a_task_of_a_lost_executor_is_shown_as_tried_again() {
+    let (mongo, state) = (Mongo::shared(), Scratch::new());
+    let proxy = Proxy::start(mongo.port, Protocol::Mongo);
+    let mut fleet = fleet_over(&state, &[]);
+    let mut job = Job::new().into_collection(mongo.collection_at(proxy.port)).on(&fleet);
+    job.state = format!("file://{}", state.path().display());
+    job.sink_options.push(("mongodb.batch_docs", "4"));
+    job.add_file("a.jsonl", &lines(81, 12 << 20, "\n"));
+    let run = start_held(&job, &proxy);
+    fleet.kill_executor(0);
+    let failed = |fleet: &Fleet| {
+        let stages = fleet.get("/api/baler/jobs/load").map(|detail| detail["stages"].clone()).unwrap_or_default();
+        stages.as_array().into_iter().flatten().filter_map(|stage| stage["failed"].as_u64()).sum::<u64>()
+    };
+    wait_until("the scheduler notices the loss", || failed(&fleet) > 0);
+    let seen = look("lost", fleet.port, "load", "Running", "in a running task", false);
+    let stages: Vec<&str> = seen["stages"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    // Cells are told apart by tabs: wave, stage, state, tasks, tried again.
+    let again: u64 = stages.iter().filter_map(|row| row.split('\t').nth(4)?.trim().parse::<u64>().ok()).sum();
+    assert_eq!(again, failed(&fleet), "{stages:?}");
+    proxy.arm(Fault::None);
+    proxy.cut();
+    run.wait().expect_code(0);
+}
+
+#[test]
+fn retries_are_counted_by_prometheus_and_on_the_page_alike() {
+    let mongo = Mongo::shared();
+    let (proxy, port) = (Proxy::start(mongo.port, Protocol::Mongo), free_port());
+    let mut job = Job::new().into_collection(mongo.collection_at(proxy.port));
+    job.sink_options.push(("mongodb.batch_docs", "4"));
+    job.add_file("long.jsonl", &lines(3, 12 << 20, "\n"));
+    job.variables = vec![("BALER_DASHBOARD".to_string(), port.to_string())];
+    let prometheus = Prometheus::start(&[("driver", port)]);
+    // MongoDB's driver tries a write once more by itself, so that more cuts are needed than there are writers.
+    proxy.arm(Fault::CutWrites { writes: 2, times: 24 });
+    let mut run = job.call().start();
+    assert!(run.runs_until("all cuts were made", || proxy.fired() >= 24));
+    proxy.arm(Fault::Stall { writes: 2 });
+    assert!(run.runs_until("writes hang", || proxy.fired() > 24));
+    let retries = || {
+        let overview: Value = get(port, "/api/baler/overview").and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        overview["retries"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|one| one["kind"] == "sink_write")
+            .filter_map(|one| one["count"].as_u64())
+            .sum::<u64>()
+    };
+    assert!(run.runs_until("retries are counted", || retries() > 0));
+    wait_until("Prometheus says the same", || prometheus.value("sum(baler_retries_total{kind=\"sink_write\"})") == Some(retries() as f64));
+    let before = retries();
+    let seen = look("retries", port, "load", "Running", "in a running task", true);
+    let shown = &seen["figures"]["job"]["Tried again"];
+    // A writer may have been in its pause before.
+    assert!(
+        shown["value"].as_str().and_then(|text| text.parse::<u64>().ok()).is_some_and(|value| value >= before && value < before + 24),
+        "{seen}"
+    );
+    assert!(shown["unit"].as_str().unwrap().contains("sink_write"), "{shown}");
+    run.wait().expect_code(1);
+    proxy.arm(Fault::None);
+}
+
+/// Starts that many executors which only register and send heartbeats.
+fn crowd(fleet: &Fleet, count: usize) -> Server {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/crowd.mjs");
+    let version = fleet.get("/api/baler").unwrap()["version"].as_str().unwrap().to_string();
+    let mut command = Command::new("node");
+    command.arg(script).args([fleet.port.to_string(), count.to_string(), version]);
+    let mut server = Server::start(&random_name("crowd"), &mut command);
+    server.wait_ready(|| fleet.executors_alive() == Some(count));
+    server
+}
+
+/// A real job of 16,000 splits runs while the page shows it, and 1,000 executors besides. What a look costs the page is counted, not timed:
+/// times are printed for whoever wants them.
+#[test]
+fn sixteen_thousand_splits_and_a_thousand_executors_are_shown_while_they_change() {
+    const SPLITS: usize = 16_000;
+    let (state, fleet_flags) = (Scratch::new(), ["--executor-timeout-seconds", "60"]);
+    let folder = state.path().display().to_string();
+    let fleet = Fleet::start_with(0, &[], &[&fleet_flags[..], &["--state", &folder]].concat());
+    let _crowd = crowd(&fleet, 1000);
+    let mut job = Job::new();
+    job.state = format!("file://{folder}");
+    // Objects of one line each: a split has a receipt, a part of the dump, and nothing else to do.
+    for number in 0..SPLITS {
+        job.add_file(&format!("{number:05}.jsonl"), format!("{{\"n\":{number}}}\n").as_bytes());
+    }
+    let mut run = job.call().start();
+    assert!(run.runs_until("the job has begun", || state.join("load/manifest.json").exists()));
+    let url = format!("http://127.0.0.1:{}", fleet.port);
+    let seen = look_with("crowd-page.mjs", &json!({ "name": "many", "url": url, "job": "load", "executors": 1000, "splits": SPLITS }));
+    run.wait().expect_code(0);
+    say(&format!("a page of {SPLITS} splits and 1,000 executors: {}", seen["cost"]));
+    assert_eq!(seen["figures"]["Executors"]["value"], "1,000");
+    assert_eq!(seen["tiles"], 1000);
+    // A look writes texts anew and builds no tile: else each would cost the layout of a thousand.
+    assert_eq!(seen["tilesBuilt"], 0, "{seen}");
+    // The picture changed under the reader's eyes.
+    assert!(seen["pictures"].as_array().unwrap().len() > 1, "{seen}");
+    assert!(seen["drawn"].as_u64().unwrap() > SPLITS as u64 * 4, "{}", seen["drawn"]);
+    assert_eq!(seen["done"], format!("{SPLITS} done, 0 in a running task, 0 waiting, 0 with dead letters").as_str());
+}
+
+#[test]
+fn the_page_of_the_stack_probes_its_services_and_shows_the_pipeline() {
+    let (state, mut job) = (Scratch::new(), Job::new());
+    let folder = state.path().display().to_string();
+    job.state = format!("file://{folder}");
     job.add_file("a.jsonl", &lines(3, 3 << 20, "\n"));
     job.run();
-    // The same job with many more splits, of which only the first ones are done.
-    let target = state.join("load");
-    std::fs::create_dir_all(target.join("receipts")).unwrap();
-    for (path, bytes) in job.receipt_files() {
-        std::fs::write(target.join("receipts").join(path.file_name().unwrap()), bytes).unwrap();
+    job.name = "second".to_string();
+    job.sink = baler_tests::job::Sink::Bson(job.scratch.join("second"));
+    job.run();
+    let listed = shown("load", &job.state);
+    let flags = |origins: &'static str| ["--state", &folder, "--cors-allowed-origins", origins].map(String::from);
+    let readable = flags("null");
+    let fleet = Fleet::start_with(1, &[], &readable.iter().map(String::as_str).collect::<Vec<_>>());
+    let closed = Fleet::start_with(1, &[], &["--state", &folder]);
+    let prometheus = Prometheus::start(&[("baler", fleet.port)]);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../k8s/dashboard.html");
+    let address = |port: u16| format!("http://127.0.0.1:{port}");
+    let seen = look_with(
+        "stack.mjs",
+        &json!({
+            "name": "stack", "page": format!("file://{}", page.canonicalize().unwrap().display()), "baler": address(fleet.port), "closed": address(closed.port),
+            "prometheus": address(prometheus.port), "minio": Minio::plain().endpoint, "nobody": address(free_port()),
+        }),
+    );
+    assert_eq!(
+        seen["states"],
+        json!({ "Baler": "Answers", "Airflow": "No answer", "MinIO": "Answers", "Grafana": "No answer", "Prometheus": "Answers" })
+    );
+    assert_eq!(seen["live"], "Live, from the scheduler");
+    let row = seen["jobs"][0].as_str().unwrap();
+    let splits = format!("{0} of {0}", count(&listed["splits"]));
+    assert!(
+        row.starts_with("load") && row.contains("Done") && row.contains(&count(&listed["commit"]["documents"])) && row.contains(&splits),
+        "{row}"
+    );
+    assert_eq!(seen["jobs"].as_array().unwrap().len(), 2);
+    assert!(seen["link"].as_str().unwrap().starts_with(&format!("{}/#/job/load", address(fleet.port))), "{}", seen["link"]);
+    assert!(seen["flow"][1].as_str().unwrap().contains("0 of 2 slots in use"), "{}", seen["flow"]);
+    // Addresses are kept; what is no web address never becomes a link; a scheduler which was not told so lets no page read.
+    assert_eq!(seen["kept"], address(prometheus.port).as_str());
+    assert_eq!((&seen["wrong"], &seen["wrongLink"]), (&"No web address".into(), &Value::Null));
+    assert!(seen["refused"].as_str().unwrap().contains("--cors-allowed-origins has to name null"), "{}", seen["refused"]);
+    assert_eq!(
+        seen["defaults"],
+        json!([
+            "http://localhost:50050",
+            "http://localhost:8080",
+            "https://localhost:9001",
+            "http://localhost:3000",
+            "http://localhost:9090"
+        ])
+    );
+    // These are the script's, and each service of the page is forwarded by it.
+    let script = std::fs::read_to_string(page.with_file_name("port-forward.sh")).unwrap();
+    for address in seen["defaults"].as_array().unwrap() {
+        assert!(script.contains(address.as_str().unwrap()), "{address}");
     }
-    let manifest = std::fs::read(job.state_folder().join("manifest.json")).unwrap();
-    let mut manifest: Value = serde_json::from_slice(&manifest).unwrap();
-    let splits = manifest["objects"][0]["splits"].as_array_mut().unwrap();
-    let done = splits.len();
-    splits.extend((done..16_000).map(|number| json!({ "id": format!("{number:016}"), "start": number << 20, "end": (number + 1) << 20 })));
-    std::fs::write(target.join("manifest.json"), manifest.to_string()).unwrap();
-    let fleet = fleet_over(&state, &[]);
-    let seen = look("many", fleet.port, "load", "Incomplete", "15", false);
-    assert_eq!(seen["picture"], format!("{done} done, 0 in a running task, {} waiting, 0 with dead letters", 16_000 - done).as_str());
-    assert!(seen["drawn"].as_u64().unwrap() > 16_000 * 4, "{}", seen["drawn"]);
+    // From a page nothing can be changed, whether it may read or not.
+    assert_eq!(ask(fleet.port, "POST /api/baler/jobs/load/cancel", Some("null")), 403);
 }
 
 #[test]

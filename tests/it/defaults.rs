@@ -245,3 +245,30 @@ fn an_executor_may_be_started_before_its_scheduler() {
     fleet.start_scheduler();
     fleet.wait_executors(1);
 }
+
+/// `--cors-allowed-origins` none. With `--cors-allowed-origins http://localhost:8080` (one of Ballista's two) that page may read and gets its PATCH
+/// allowed, and with `--cors-allowed-origins ''` Ballista's both do.
+#[test]
+fn no_page_of_another_origin_reads_what_the_scheduler_says() {
+    let fleet = Fleet::start(1, &[]);
+    for path in ["/api/jobs", "/api/baler/overview", "/api/baler/settings"] {
+        for origin in ["http://localhost:8080", "https://nightlies.apache.org", "null"] {
+            for method in ["GET", "OPTIONS"] {
+                let text = format!(
+                    "{method} {path} HTTP/1.1\r\nhost: localhost\r\norigin: {origin}\r\naccess-control-request-method: PATCH\r\nconnection: close\r\n\r\n"
+                );
+                let head = head_of(fleet.port, &text);
+                assert!(!head.to_ascii_lowercase().contains("access-control-allow-origin"), "{method} {path} of {origin}: {head}");
+            }
+        }
+    }
+}
+
+/// The head of the answer to a request.
+fn head_of(port: u16, text: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    std::io::Write::write_all(&mut stream, text.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut answer).unwrap();
+    String::from_utf8_lossy(&answer).split("\r\n\r\n").next().unwrap_or_default().to_string()
+}

@@ -16,6 +16,7 @@
 //! | `metrics` | what Prometheus scrapes is what the receipts say; logs |
 //! | `monitoring` | alerting rules, and Grafana dashboards on the data of a real run |
 //! | `preflight` | `check` finds what would fail and writes nothing; `advise` foretells what a job stores |
+//! | `traces` | a job is one trace, in a real Jaeger |
 //! | `queries` | SQL on a fleet: the answers of one process; plans, options, functions; INSERT of joins and aggregates |
 //! | `dashboard` | the page in a real browser |
 //! | `defaults` | each default of the cluster which differs from Ballista's: what would go wrong without it |
@@ -64,3 +65,4 @@ mod restore;
 mod round_trip;
 mod s3;
 mod stream;
+mod traces;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 
 use baler_tests::baler::Baler;
 use baler_tests::corpus::{self, lines};
@@ -9,6 +10,7 @@ use baler_tests::feed::Feed;
 use baler_tests::fleet::{Fleet, get};
 use baler_tests::job::{Job, files};
 use baler_tests::kafka::Kafka;
+use baler_tests::minio::Minio;
 use baler_tests::mongo::Mongo;
 use baler_tests::prometheus::{Prometheus, promtool};
 use baler_tests::servers::free_port;
@@ -26,7 +28,7 @@ const SUMS: [(&str, &str); 5] = [
 ];
 
 /// The labels which any of our families has.
-const LABELS: [&str; 8] = ["job", "query", "topic", "partition", "kind", "reason", "le", "instance"];
+const LABELS: [&str; 10] = ["job", "query", "topic", "partition", "kind", "reason", "place", "file", "le", "instance"];
 
 /// The sum of a field over all receipts below a state folder.
 fn receipts(state: &Path, field: &str) -> u64 {
@@ -145,6 +147,32 @@ fn the_sums_of_a_job_in_one_process_equal_its_receipts() {
     prometheus.wait_for("max(max_over_time(baler_documents_total[10m]))", 0.0);
 }
 
+#[test]
+fn room_on_disks_and_the_end_of_certificates_are_told() {
+    let authority = Minio::tls().authority.clone().unwrap();
+    let variables = vec![("AWS_CA_BUNDLE".to_string(), authority.display().to_string())];
+    let fleet = Fleet::start(1, &variables);
+    let port = free_port();
+    let topic = Kafka::shared().topic(1, &[]);
+    let feed = Feed::new(&topic);
+    let serve = [("BALER_METRICS_PORT".to_string(), port.to_string())];
+    let mut driver = feed.stream_call(&["--trigger", "200ms"]).envs(&serve).start();
+    assert!(driver.runs_until("the driver serves its metrics", || get(port, "/metrics").is_some()));
+    let prometheus = Prometheus::start(&[("scheduler", fleet.port), ("executor", fleet.metrics_ports[0]), ("driver", port)]);
+    prometheus.wait_for("sum(up)", 3.0);
+    // An executor has scratch, the others a state folder; a driver without a fleet both.
+    prometheus.wait_for("count(baler_disk_free_bytes > 0 and baler_disk_free_bytes <= baler_disk_size_bytes)", 4.0);
+    prometheus.wait_for("count(baler_disk_free_bytes{place=\"scratch\", job=~\"executor|driver\"})", 2.0);
+    prometheus.wait_for("count(baler_disk_free_bytes{place=\"state\", job=~\"scheduler|driver\"})", 2.0);
+    let openssl = Command::new("openssl").args(["x509", "-noout", "-enddate", "-in"]).arg(&authority).output().unwrap();
+    let told = String::from_utf8(openssl.stdout).unwrap();
+    let date = Command::new("date").args(["-u", "+%s", "-d", told.trim().trim_start_matches("notAfter=")]).output().unwrap();
+    let end: f64 = String::from_utf8(date.stdout).unwrap().trim().parse().unwrap();
+    prometheus.wait_for("max(baler_certificate_expires_seconds{file=\"AWS_CA_BUNDLE\"})", end);
+    prometheus.wait_for("count(baler_certificate_expires_seconds)", 2.0);
+    driver.terminate().expect_code(0);
+}
+
 /// Sends `count` records of one partition.
 fn send(topic: &Topic<'_>, count: usize) {
     topic.send((0..count).map(|number| ((number % 2) as i32, Record::new(format!("{{\"n\":{number}}}")))));
@@ -217,15 +245,21 @@ fn objects(log: &str) -> Vec<Value> {
 fn logs_for_machines_name_job_and_split_and_no_value_of_a_row() {
     let mut job = Job::new();
     let word = "zanzibar-of-a-row";
-    job.add_file("a.jsonl", format!("{{\"word\":\"{word}\"}}\n").repeat(50).as_bytes());
+    // Several partitions, whose tasks are DataFusion's.
+    for name in ["a", "b", "c", "d"] {
+        job.add_file(&format!("{name}.jsonl"), format!("{{\"word\":\"{word}\"}}\n").repeat(50).as_bytes());
+    }
     job.variables =
         [("BALER_LOG_FORMAT", "json"), ("BALER_LOG", "baler=debug")].map(|(name, value)| (name.to_string(), value.to_string())).to_vec();
     let run = job.run();
     let told = objects(&run.stderr);
-    let split = told.iter().find(|line| line["message"] == "a split is done").unwrap_or_else(|| panic!("{told:#?}"));
-    let spans = split["spans"].as_array().unwrap();
-    assert!(spans.iter().any(|span| span["name"] == "job" && span["job"] == "load" && span["attempt"] == 1), "{split}");
-    assert!(spans.iter().any(|span| span["name"] == "split" && span["split"].is_string()), "{split}");
+    let splits: Vec<&Value> = told.iter().filter(|line| line["message"] == "a split is done").collect();
+    assert_eq!(splits.len(), 4, "{told:#?}");
+    for split in splits {
+        let spans = split["spans"].as_array().unwrap();
+        assert!(spans.iter().any(|span| span["name"] == "job" && span["job"] == "load" && span["attempt"] == 1), "{split}");
+        assert!(spans.iter().any(|span| span["name"] == "split" && span["split"].is_string()), "{split}");
+    }
     assert!(!run.stderr.contains(word));
     // The error which a command ends with is a line like the others.
     job.level = 8;

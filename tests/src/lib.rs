@@ -9,6 +9,7 @@
 //! | [`kafka`] | an Apache Kafka broker: start, stop, kill, restart, TLS and logins |
 //! | [`topic`] | its topics: producers, and a consumer which checks |
 //! | [`feed`] | one feed of a test: a topic, a sink, `run` and `stream`, and what must be stored |
+//! | [`jaeger`] | a Jaeger which takes the spans of what a test runs |
 //! | [`prometheus`] | a Prometheus server which scrapes what a test runs |
 //! | [`proxy`] | a TCP proxy whose faults are counted, so that a test can prove that its fault fired |
 //! | [`baler`] | the binary under test as a child process with a deadline |
@@ -49,6 +50,7 @@ pub mod feed;
 pub mod fleet;
 pub mod flight;
 pub mod image;
+pub mod jaeger;
 pub mod job;
 pub mod kafka;
 pub mod kubernetes;

@@ -47,7 +47,8 @@ pub fn promtool(arguments: &[&str], input: &str) -> String {
 /// A Prometheus which scrapes some ports of this machine, often.
 #[derive(Debug)]
 pub struct Prometheus {
-    port: u16,
+    /// Its port.
+    pub port: u16,
     _server: Server,
     _scratch: Scratch,
 }

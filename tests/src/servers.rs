@@ -169,6 +169,7 @@ fn announce() {
         say(&format!("MongoDB wire: {}", crate::mongo::description()));
         say(&format!("Kafka:        {}", crate::kafka::description()));
         say(&format!("Prometheus:   {}", crate::prometheus::description()));
+        say(&format!("Traces:       {}", crate::jaeger::description()));
         say(&format!("Browser:      {}", crate::browser::description()));
         say(&format!("baler:        {}", crate::baler::description()));
     });

@@ -2,6 +2,7 @@
 //!
 //! Each question has one [`Finding`]. Where an early one fails, those which need its answer are not asked.
 
+mod certificates;
 mod documents;
 mod source;
 mod state;
@@ -154,6 +155,7 @@ async fn check_parts(context: &SessionContext, whole: &str, insert: &DmlStatemen
         None => None,
     };
     target::check(context, &sink, forecast.as_ref(), report).await;
+    certificates::check(source.as_ref(), &sink, report);
     state::check(context, whole, source, sink, job, report).await;
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use datafusion::execution::context::SessionContext;
-use rustix::fs::{Access, access, statvfs};
+use rustix::fs::{Access, access};
 
 use super::documents::Forecast;
 use super::{Report, check_room};
@@ -14,6 +14,7 @@ use crate::connector::mongodb::inspect::{Inspection, inspect};
 use crate::error::{Error, Result, store_error};
 use crate::runtime;
 use crate::store::{locate, split_url};
+use crate::telemetry::host::space;
 
 /// A clock which is further off than this makes `timestamp` and certificates doubtful.
 const CLOCK_SECONDS_MAX: f64 = 30.0;
@@ -119,8 +120,9 @@ async fn check_dump(context: &SessionContext, spec: &BsonSpec, forecast: Option<
     }
     access(&folder, Access::WRITE_OK | Access::EXEC_OK).map_err(refused)?;
     report.good("target", format!("{} can be written", spec.location));
-    let disk = statvfs(&folder).map_err(refused)?;
-    check_room(&folder.display().to_string(), disk.f_bavail * disk.f_frsize, forecast, report);
+    if let Some((free, _)) = space(&folder) {
+        check_room(&folder.display().to_string(), free, forecast, report);
+    }
     Ok(())
 }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::prelude::SessionContext;
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
 use crate::job::JobRef;
+use crate::store::full_url;
+use crate::telemetry::host::{local_folder, publish_certificates, publish_disks};
 use crate::telemetry::log::say;
 use crate::telemetry::serve::{MetricsServer, routes};
 use crate::telemetry::text::Published;
@@ -61,18 +63,19 @@ impl MetricsArgs {
     pub(super) async fn serve_dashboard(
         &self,
         job: &JobRef,
-        env: Arc<RuntimeEnv>,
+        context: &SessionContext,
         published: &Published,
         on_fleet: bool,
     ) -> Result<Dashboard> {
-        let (workers, stopped) = OneProcess::new(&job.name);
+        let (workers, stopped) = OneProcess::new(&job.name, context.copied_config());
         let Some(port) = self.dashboard else { return Ok(Dashboard { served: None, stopped }) };
         if on_fleet {
             return Err(Error::config("--dashboard shows what this process does; on a fleet open the scheduler's address in a browser"));
         }
-        let board = Arc::new(Board::new(env, &job.state, Arc::new(workers))?);
-        let served =
-            MetricsServer::start(self.address(port)?, |scrapes| routes(published.clone(), scrapes, || true, "").merge(web::routes(board)));
+        let board = Arc::new(Board::new(context.runtime_env(), &job.state, Arc::new(workers))?);
+        let served = MetricsServer::start(self.address(port)?, |scrapes| {
+            routes(published.clone(), scrapes, || true, "").merge(web::routes(board, &[]))
+        });
         let served = served.await?;
         say(&format!("dashboard: http://{}:{port}/", self.metrics_bind_host));
         Ok(Dashboard { served: Some(served), stopped })
@@ -88,11 +91,15 @@ impl MetricsArgs {
         address.parse().map_err(|e| Error::config(format!("--metrics-bind-host: cannot bind to {address}")).with_source(e))
     }
 
-    /// Serves what is `published`, if it was asked for.
+    /// Serves what is `published`, if it was asked for; among it the disks of the state folder `state` and of spilled data, where they are local.
     ///
     /// # Errors
     /// Config, for an address that is none; Unreachable, when the port cannot be had.
-    pub(super) async fn serve(&self, published: &Published) -> Result<Option<MetricsServer>> {
+    pub(super) async fn serve(&self, published: &Published, state: &str) -> Result<Option<MetricsServer>> {
+        let mut places = vec![("scratch", std::env::temp_dir())];
+        places.extend(local_folder(&full_url(state)?).map(|folder| ("state", folder)));
+        publish_disks(published, places);
+        publish_certificates(published);
         let Some(port) = self.metrics_port else { return Ok(None) };
         MetricsServer::start(self.address(port)?, |scrapes| routes(published.clone(), scrapes, || true, "")).await.map(Some)
     }

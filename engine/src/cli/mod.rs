@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::runtime;
 use crate::session::SessionParts;
 use crate::telemetry::log::{self, LogFormat};
+use crate::telemetry::trace;
 
 /// Compresses objects into counted, verified documents: bulk ETL into MongoDB on DataFusion.
 #[derive(Debug, Parser)]
@@ -42,6 +43,9 @@ struct Cli {
     /// The form of log lines and progress on stderr: text, JSON, or by where it runs.
     #[arg(long, global = true, env = "BALER_LOG_FORMAT", value_enum, default_value = "auto")]
     log_format: LogFormat,
+    /// Send spans to the OpenTelemetry collector at this address, http://host:4317 (OTLP over gRPC); none without it.
+    #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,8 +108,23 @@ pub fn main_with(parts: SessionParts) -> ExitCode {
             return ExitCode::from(if is_help { 0 } else { 2 });
         }
     };
-    log::start(cli.log_format, matches!(cli.command, Command::Scheduler(_) | Command::Executor(_)));
-    let ended = runtime::io().and_then(|io| io.block_on(dispatch(cli, &parts)));
+    let (service, is_server) = match cli.command {
+        Command::Scheduler(_) => ("baler-scheduler", true),
+        Command::Executor(_) => ("baler-executor", true),
+        _ => ("baler", false),
+    };
+    let tracer = cli.otlp_endpoint.as_deref().map(|endpoint| {
+        let _on_io = runtime::io()?.enter();
+        trace::open(endpoint, service)
+    });
+    let tracer = tracer.transpose();
+    let (tracer, opened) = match tracer {
+        Ok(tracer) => (tracer, Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    log::start(cli.log_format, is_server, tracer);
+    let ended = opened.and_then(|()| runtime::io()).and_then(|io| io.block_on(dispatch(cli, &parts)));
+    trace::finish();
     match ended {
         Ok(code) => code,
         Err(error) => {

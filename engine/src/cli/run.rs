@@ -64,10 +64,10 @@ pub(super) async fn run(args: RunArgs, parts: &SessionParts, output: Output) -> 
     let name = job_name(args.job, &args.file);
     let started = Instant::now();
     let published = Published::default();
-    let served = args.metrics.serve(&published).await?;
+    let served = args.metrics.serve(&published, &args.state).await?;
     let fleet = Fleet::connect_if_named(args.scheduler.as_deref(), parts).await?;
     let (context, place) = (parts.local()?, JobRef::try_new(&args.state, &name)?);
-    let mut dashboard = args.metrics.serve_dashboard(&place, context.runtime_env(), &published, fleet.is_some()).await?;
+    let mut dashboard = args.metrics.serve_dashboard(&place, &context, &published, fleet.is_some()).await?;
     let job = prepare_job(&context, fleet.clone(), &text, &variables, place).await?;
     let attempt = job.attempt();
     publish_job(&published, &name, job.size(), job.figures());

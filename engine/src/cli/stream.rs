@@ -72,9 +72,9 @@ pub(super) async fn run(args: StreamArgs, parts: &SessionParts, output: Output) 
     let context = parts.local()?;
     let (statement, insert) = plan_insert(&context, &text, &variables).await?;
     let published = Published::default();
-    let served = args.metrics.serve(&published).await?;
+    let served = args.metrics.serve(&published, &args.state).await?;
     let on_fleet = fleet.is_some();
-    let mut dashboard = args.metrics.serve_dashboard(&place, context.runtime_env(), &published, on_fleet).await?;
+    let mut dashboard = args.metrics.serve_dashboard(&place, &context, &published, on_fleet).await?;
     let figures = (served.is_some() || args.metrics.has_dashboard()).then(|| StreamFigures::new(&place.name));
     figures.iter().for_each(|figures| figures.publish(&published));
     let (name, state, available_now) = (place.name, place.state, args.available_now);

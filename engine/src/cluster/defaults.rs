@@ -27,6 +27,8 @@ pub type FlagDefault = (&'static str, &'static str);
 pub const SCHEDULER_FLAGS: &[FlagDefault] = &[
     // Nothing listens beyond this machine unless asked to: the plain protocol has no password.
     ("bind-host", "127.0.0.1"),
+    // Ballista lets two other origins read its API, and cancel jobs by it; no page has this one.
+    ("cors-allowed-origins", "none"),
     // `/` is our dashboard.
     ("web-tui-route", "/ballista"),
     // Pull scheduling runs more tasks than an executor has slots, and cannot cancel one.

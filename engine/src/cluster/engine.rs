@@ -23,6 +23,7 @@ use datafusion::prelude::SessionConfig;
 use super::stop::{StoppableStage, make_stoppable};
 use crate::connector::part::TaskPartitions;
 use crate::connector::write::WriteExec;
+use crate::telemetry::trace;
 
 /// Ballista's engine under ours.
 pub(super) struct TaskEngine {
@@ -50,11 +51,12 @@ impl ExecutionEngine for TaskEngine {
         work_dir: &str,
         config: &SessionConfig,
     ) -> DataFusionResult<Arc<dyn QueryStageExecutor>> {
-        let mut reads_shuffles = false;
+        let (mut reads_shuffles, mut parent) = (false, None);
         let plan = plan.transform_up(|node| {
             reads_shuffles |= node.is::<ShuffleReaderExec>();
             Ok(match node.downcast_ref::<WriteExec>() {
                 Some(write) => {
+                    parent = write.job().and_then(|job| job.trace.clone());
                     let task = TaskPartitions { run: job_id.to_string(), partitions: partitions.clone() };
                     Transformed::yes(Arc::new(write.in_task(task)?) as Arc<dyn ExecutionPlan>)
                 }
@@ -62,9 +64,11 @@ impl ExecutionEngine for TaskEngine {
             })
         })?;
         let span = tracing::info_span!("task", ballista_job = %job_id, stage = stage_id, task = task_id);
+        trace::continue_from(&span, parent.as_deref());
         let (plan, alive) = make_stoppable(plan.data, &span)?;
+        let input = plan.children().first().copied().map(Arc::clone);
         let stage = self.ballista.create_query_stage_exec(job_id, stage_id, task_id, partitions, plan, work_dir, config)?;
-        Ok(Arc::new(StoppableStage::new(stage, reads_shuffles, alive)))
+        Ok(Arc::new(StoppableStage::new(stage, input, reads_shuffles, alive)))
     }
 }
 

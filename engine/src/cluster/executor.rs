@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
 
-use super::ballista_error;
 use super::client::{http_client, same_version};
 use super::engine::TaskEngine;
 use super::stop::running_tasks;
+use super::{ballista_error, executor_agent};
 use crate::codec::{LogicalCodec, PhysicalCodec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::{self, cpu_threads, stop_signal};
 use crate::session::{Place, SessionParts, runtime_env};
+use crate::telemetry::host::{publish_certificates, publish_disks};
 use crate::telemetry::serve::{MetricsServer, routes};
 use crate::telemetry::text::Published;
 
@@ -47,6 +48,7 @@ pub async fn serve(mut config: ExecutorProcessConfig, parts: SessionParts, optio
         None => std::env::temp_dir().join(format!("baler-executor-{}", std::process::id())).to_string_lossy().into_owned(),
     };
     std::fs::create_dir_all(&scratch).map_err(|e| Error::config(format!("cannot make the work folder {scratch}")).with_source(e))?;
+    let work_folder = std::path::PathBuf::from(&scratch);
     config.work_dir = Some(scratch.clone());
     let functions = parts.function_registry()?;
     config.override_function_registry = Some(Arc::new(functions));
@@ -55,10 +57,18 @@ pub async fn serve(mut config: ExecutorProcessConfig, parts: SessionParts, optio
     config.override_execution_engine = Some(Arc::new(TaskEngine::new(Duration::from_secs(config.client_ttl))));
     config.override_logical_codec = Some(Arc::new(LogicalCodec::default()));
     config.override_physical_codec = Some(Arc::new(PhysicalCodec::default()));
+    // Heartbeats say whose they are and of which version, which Ballista's messages have no place for.
+    let agent = executor_agent(&config.executor_id);
+    config.override_create_grpc_client_endpoint = Some(Arc::new(move |endpoint| {
+        // An id which no header can hold stays unnamed.
+        Ok(endpoint.clone().user_agent(agent.as_str()).unwrap_or(endpoint))
+    }));
 
     let (health, slots) = (config.health.clone(), config.vcores as f64);
     let published = Published::default();
     published.add(Box::new(move |text| text.gauge("baler_executor_slots", "Tasks which this executor runs at once.", &[], slots)));
+    publish_disks(&published, vec![("scratch", work_folder)]);
+    publish_certificates(&published);
     published.add(Box::new(|text| {
         text.gauge("baler_executor_running_tasks", "Tasks which this executor runs now.", &[], running_tasks() as f64);
     }));

@@ -12,7 +12,7 @@
 //! | `engine` | how an executor makes a task ready |
 //! | `stop` | a task that is cancelled ends |
 //! | `transfer` | a shuffle whose transfer breaks off is fetched again |
-//! | `workers` | what the dashboard shows of a scheduler |
+//! | `workers`, `stages` | what the dashboard shows of a scheduler, and of a job's stages there |
 //! | [`compressed`] | compressed CSV and JSON tables, which Ballista's plans lose |
 //!
 //! Distribution is Ballista's: stages, tasks, shuffles and retries are never ours.
@@ -26,6 +26,7 @@ pub mod flight_sql;
 mod kept;
 pub mod scheduler;
 mod slots;
+mod stages;
 mod stop;
 mod transfer;
 mod workers;
@@ -69,6 +70,29 @@ pub struct ExecutorInfo {
     pub slots: usize,
     /// Seconds since its last heartbeat.
     pub heartbeat_age_seconds: u64,
+    /// Slots in use, as the scheduler has given them out.
+    #[serde(default)]
+    pub slots_used: usize,
+    /// Memory of its process at the last heartbeat, in bytes (resident).
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// The most that was.
+    #[serde(default)]
+    pub memory_peak_bytes: Option<u64>,
+    /// Its version, once it has said it.
+    #[serde(default)]
+    pub version: Option<String>,
+}
+
+/// What an executor calls itself in each call: `baler/<version>+<id>`.
+pub(crate) fn executor_agent(id: &str) -> String {
+    format!("baler/{}+{id}", crate::VERSION)
+}
+
+/// Id and version of the executor which calls itself so.
+pub(crate) fn read_agent(agent: &str) -> Option<(&str, &str)> {
+    let (version, id) = agent.strip_prefix("baler/")?.split(' ').next()?.split_once('+')?;
+    Some((id, version))
 }
 
 /// Ballista's error → ours.

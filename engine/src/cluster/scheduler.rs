@@ -3,20 +3,23 @@
 //! Ballista starts its server by itself only without our routes and without a place for a check of who calls, so the router is
 //! put together here from its public parts. All of it is behind one layer: gRPC, REST and Flight alike.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::header::USER_AGENT;
 use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use ballista_core::extension::BallistaConfigGrpcEndpoint;
 use ballista_core::flight_proxy_service::BallistaFlightProxyService;
+use ballista_core::serde::protobuf::executor_metric::Metric;
 use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
 use ballista_scheduler::api::get_routes;
 use ballista_scheduler::cluster::BallistaCluster;
@@ -34,13 +37,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tonic::service::RoutesBuilder;
 
 use super::flight_sql::FlightSql;
-use super::slots::CountedSlots;
+use super::slots::{CountedSlots, used_slots};
 use super::workers::FleetWorkers;
-use super::{ExecutorInfo, FleetInfo, VERSION_HEADER, ballista_error};
+use super::{ExecutorInfo, FleetInfo, VERSION_HEADER, ballista_error, read_agent};
 use crate::codec::{LogicalCodec, PhysicalCodec, version_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{Place, SessionParts};
 use crate::statement;
+use crate::telemetry::host::{local_folder, publish_certificates, publish_disks};
 use crate::telemetry::serve::metrics_answer;
 use crate::telemetry::text::Published;
 use crate::web;
@@ -71,6 +75,7 @@ pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: Str
         .parse()
         .map_err(|e| Error::config(format!("cannot bind to {}:{}", config.bind_host, config.bind_port)).with_source(e))?;
     let shared = Arc::new(SharedTables::define(&parts, &tables).await?);
+    let session = parts.config(&Place::Server);
     let (for_config, for_state) = (parts.clone(), parts);
     config.override_config_producer = Some(Arc::new(move || for_config.config(&Place::Server)));
     config.override_session_builder = Some(Arc::new(move |config| shared.session_state(&for_state, config)));
@@ -80,12 +85,14 @@ pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: Str
 
     let listener = bind(address).await?.tap_io(tune);
     let cluster = BallistaCluster::new_from_config(&config).await.map_err(ballista_error)?;
-    let cluster = BallistaCluster::new(Arc::new(CountedSlots::default()), cluster.job_state());
+    let jobs = cluster.job_state();
+    let cluster = BallistaCluster::new(Arc::new(CountedSlots::default()), Arc::clone(&jobs));
     let scheduler: Scheduler = create_scheduler(cluster, Arc::clone(&config)).await.map_err(ballista_error)?;
     let scheduler = Arc::new(scheduler);
-    let workers = FleetWorkers { scheduler: Arc::clone(&scheduler), config: Arc::clone(&config) };
+    let versions = Arc::new(Versions::default());
+    let workers = FleetWorkers::new(Arc::clone(&scheduler), Arc::clone(&config), Arc::clone(&versions), session, jobs);
     let board = Arc::new(Board::new(env, state, Arc::new(workers))?);
-    let router = router(scheduler, &config, tables, board);
+    let router = router(scheduler, &config, tables, versions, board);
     tracing::info!(%address, version = crate::VERSION, "scheduler listens");
     axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
         .await
@@ -144,7 +151,7 @@ impl SharedTables {
 }
 
 /// gRPC, Flight SQL, REST, health and ours.
-fn router(scheduler: Arc<Scheduler>, config: &SchedulerConfig, tables: String, board: Arc<Board>) -> Router {
+fn router(scheduler: Arc<Scheduler>, config: &SchedulerConfig, tables: String, versions: Arc<Versions>, board: Arc<Board>) -> Router {
     let (decoding, encoding) =
         (config.grpc_server_max_decoding_message_size as usize, config.grpc_server_max_encoding_message_size as usize);
     let endpoint = config.override_create_grpc_client_endpoint.clone().map(|change| Arc::new(BallistaConfigGrpcEndpoint::new(change)));
@@ -155,14 +162,21 @@ fn router(scheduler: Arc<Scheduler>, config: &SchedulerConfig, tables: String, b
     );
     let flight = FlightSql::new(Arc::clone(&scheduler), proxy);
     services.add_service(FlightServiceServer::new(flight).max_decoding_message_size(decoding).max_encoding_message_size(encoding));
-    let served = Served { scheduler: Arc::clone(&scheduler), executor_timeout_seconds: config.executor_timeout_seconds, tables };
+    let published = Published::default();
+    publish_disks(&published, local_folder(board.state()).map(|folder| ("state", folder)).into_iter().collect());
+    publish_certificates(&published);
+    let (executor_timeout_seconds, guard) = (config.executor_timeout_seconds, Arc::clone(&versions));
+    let served = Served { scheduler: Arc::clone(&scheduler), executor_timeout_seconds, tables, versions, published };
     let ours = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/baler", get(fleet_info))
         .with_state(Arc::new(served));
-    get_routes(scheduler).merge(services.routes().into_axum_router()).merge(ours).merge(web::routes(board)).layer(from_fn(check_version))
+    let origins = config.cors_allowed_origins.split(',').map(str::trim).filter(|origin| !origin.is_empty()).map(String::from);
+    let pages = web::routes(board, &origins.collect::<Vec<_>>());
+    let all = get_routes(scheduler).merge(services.routes().into_axum_router()).merge(ours).merge(pages);
+    all.layer(from_fn_with_state(guard, check_caller))
 }
 
 /// What our own routes answer from.
@@ -170,18 +184,56 @@ struct Served {
     scheduler: Arc<Scheduler>,
     executor_timeout_seconds: u64,
     tables: String,
+    versions: Arc<Versions>,
+    /// Disks and certificates.
+    published: Published,
+}
+
+/// Versions of executors by their ids, as their calls say.
+#[derive(Debug, Default)]
+pub(super) struct Versions(Mutex<HashMap<String, String>>);
+
+impl Versions {
+    /// More executors than a fleet has: ids of those which are gone are forgotten.
+    const MAX: usize = 20_000;
+
+    fn note(&self, headers: &HeaderMap) {
+        let Some((id, version)) = headers.get(USER_AGENT).and_then(|agent| read_agent(agent.to_str().ok()?)) else { return };
+        let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if versions.get(id).is_some_and(|known| known == version) {
+            return;
+        }
+        if versions.len() >= Self::MAX {
+            versions.clear();
+        }
+        versions.insert(id.to_string(), version.to_string());
+    }
+
+    fn of(&self, id: &str) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
 }
 
 /// Executors whose heartbeat is fresh, by id.
-pub(super) async fn fresh_executors(scheduler: &Scheduler, timeout_seconds: u64) -> Result<Vec<ExecutorInfo>> {
+pub(super) async fn fresh_executors(scheduler: &Scheduler, timeout_seconds: u64, versions: &Versions) -> Result<Vec<ExecutorInfo>> {
     let state = scheduler.state.executor_manager.get_executors_state().await.map_err(ballista_error)?;
+    let used = used_slots(&scheduler.state.task_manager.get_running_job_cache()).await;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let executors = state.into_iter().map(|(executor, heartbeat, _)| ExecutorInfo {
-        id: executor.id,
-        host: executor.host,
-        port: executor.port,
-        slots: executor.specification.vcores as usize,
-        heartbeat_age_seconds: now.saturating_sub(heartbeat.unwrap_or_default()).as_secs(),
+    let executors = state.into_iter().map(|(executor, heartbeat, metrics)| {
+        let memory = |wanted: fn(&Metric) -> Option<u64>| {
+            metrics.iter().filter_map(|metric| wanted(metric.metric.as_ref()?)).find(|bytes| *bytes > 0)
+        };
+        ExecutorInfo {
+            slots_used: used.get(&executor.id).map_or(0, |slots| *slots as usize),
+            memory_bytes: memory(|metric| if let Metric::ProcPhysicalMemory(bytes) = metric { Some(*bytes) } else { None }),
+            memory_peak_bytes: memory(|metric| if let Metric::PeakPhysicalMemory(bytes) = metric { Some(*bytes) } else { None }),
+            version: versions.of(&executor.id),
+            id: executor.id,
+            host: executor.host,
+            port: executor.port,
+            slots: executor.specification.vcores as usize,
+            heartbeat_age_seconds: now.saturating_sub(heartbeat.unwrap_or_default()).as_secs(),
+        }
     });
     let mut executors: Vec<_> = executors.filter(|executor| executor.heartbeat_age_seconds <= timeout_seconds).collect();
     executors.sort_by(|a, b| a.id.cmp(&b.id));
@@ -205,7 +257,7 @@ async fn metrics(State(served): State<Arc<Served>>) -> Response {
         pending += graph.available_tasks();
         running += graph.running_tasks().len();
     }
-    let executors = match fresh_executors(&served.scheduler, served.executor_timeout_seconds).await {
+    let executors = match fresh_executors(&served.scheduler, served.executor_timeout_seconds, &served.versions).await {
         Ok(executors) => executors,
         Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     };
@@ -217,21 +269,30 @@ async fn metrics(State(served): State<Arc<Served>>) -> Response {
         ("baler_executors", "Executors whose heartbeat is fresh.", executors.len()),
         ("baler_ballista_jobs", "Ballista jobs which wait or run; a job of `baler run` has some at once.", jobs.len()),
     ];
-    let published = Published::default();
-    published.add(Box::new(move |text| gauges.iter().for_each(|(name, help, value)| text.gauge(name, help, &[], *value as f64))));
-    metrics_answer(&published)
+    let now = Published::default();
+    let published = served.published.clone();
+    now.add(Box::new(move |text| {
+        gauges.iter().for_each(|(name, help, value)| text.gauge(name, help, &[], *value as f64));
+        published.write(text);
+    }));
+    metrics_answer(&now)
 }
 
 async fn fleet_info(State(served): State<Arc<Served>>) -> Response {
-    let executors = match fresh_executors(&served.scheduler, served.executor_timeout_seconds).await {
+    let executors = match fresh_executors(&served.scheduler, served.executor_timeout_seconds, &served.versions).await {
         Ok(executors) => executors,
         Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     };
     axum::Json(FleetInfo { version: crate::VERSION.to_string(), executors, tables: served.tables.clone() }).into_response()
 }
 
-/// Refuses clients of another version before they send a plan which would be misread.
-async fn check_version(request: Request, next: Next) -> Response {
+/// Refuses clients of another version before they send a plan which would be misread, and changes which a page of another origin asks
+/// for; notes the versions of executors.
+async fn check_caller(State(versions): State<Arc<Versions>>, request: Request, next: Next) -> Response {
+    if web::is_cross_site(&request) {
+        return (StatusCode::FORBIDDEN, "a page of another origin may change nothing here").into_response();
+    }
+    versions.note(request.headers());
     match foreign_version(request.headers()) {
         Some(error) => tonic::Status::failed_precondition(format!("{error:?}")).into_http(),
         None => next.run(request).await,

@@ -60,7 +60,7 @@ impl CountedSlots {
 }
 
 /// Slots in use, by executor.
-async fn used_slots(jobs: &HashMap<JobId, JobInfoCache>) -> HashMap<String, u32> {
+pub(super) async fn used_slots(jobs: &HashMap<JobId, JobInfoCache>) -> HashMap<String, u32> {
     let mut used = HashMap::new();
     for job in jobs.values() {
         let graph = job.execution_graph.read().await;

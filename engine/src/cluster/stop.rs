@@ -26,6 +26,7 @@ use tracing::{Instrument, Span};
 
 use super::transfer::retryable;
 use crate::error::Error;
+use crate::telemetry::plan::plan_metrics;
 
 /// Puts a [`StoppableExec`] under the shuffle writer `stage`; the plan runs for as long as the sender lives. `span` is what its log lines
 /// belong to.
@@ -108,6 +109,8 @@ impl ExecutionPlan for StoppableExec {
 #[derive(Debug)]
 pub(super) struct StoppableStage {
     stage: Arc<dyn QueryStageExecutor>,
+    /// What the shuffle writer reads.
+    input: Option<Arc<dyn ExecutionPlan>>,
     reads_shuffles: bool,
     _alive: watch::Sender<()>,
     _running: RunningTask,
@@ -138,10 +141,15 @@ impl Drop for RunningTask {
 }
 
 impl StoppableStage {
-    /// Runs `stage`, whose plan [`make_stoppable`] has made to stop with `alive`. Where it reads shuffles, a transfer
-    /// that breaks off does not fail the query.
-    pub(super) fn new(stage: Arc<dyn QueryStageExecutor>, reads_shuffles: bool, alive: watch::Sender<()>) -> Self {
-        Self { stage, reads_shuffles, _alive: alive, _running: RunningTask::begin() }
+    /// Runs `stage`, which writes the shuffles of `input` and whose plan [`make_stoppable`] has made to stop with `alive`. Where it
+    /// reads shuffles, a transfer that breaks off does not fail the query.
+    pub(super) fn new(
+        stage: Arc<dyn QueryStageExecutor>,
+        input: Option<Arc<dyn ExecutionPlan>>,
+        reads_shuffles: bool,
+        alive: watch::Sender<()>,
+    ) -> Self {
+        Self { stage, input, reads_shuffles, _alive: alive, _running: RunningTask::begin() }
     }
 }
 
@@ -157,8 +165,18 @@ impl QueryStageExecutor for StoppableStage {
         self.stage.execute_query_stage(task_id, context).await.map_err(|error| if self.reads_shuffles { retryable(error) } else { error })
     }
 
+    /// Ballista's, with what a writer's copies of nodes have done.
     fn collect_plan_metrics(&self) -> Vec<MetricsSet> {
-        self.stage.collect_plan_metrics()
+        let mut metrics = self.stage.collect_plan_metrics();
+        if let Some(input) = &self.input {
+            let below = plan_metrics(input.as_ref());
+            // The first is the shuffle writer's. Ballista may have rebuilt the plan, where it reads shuffles.
+            if !self.reads_shuffles && metrics.len() == below.len() + 1 {
+                metrics.truncate(1);
+                metrics.extend(below);
+            }
+        }
+        metrics
     }
 
     fn collect_runtime_stats_reports(&self) -> Vec<RuntimeStatsReport> {

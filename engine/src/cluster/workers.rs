@@ -1,28 +1,76 @@
-//! A scheduler as the dashboard sees it: executors, Ballista jobs, and the splits in running tasks.
+//! A scheduler as the dashboard sees it: executors, Ballista jobs with their stages and plans, and the splits in running tasks.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use ballista_core::JobId;
 use ballista_core::serde::protobuf::{job_status, task_status};
+use ballista_scheduler::cluster::JobState;
 use ballista_scheduler::config::SchedulerConfig;
 use ballista_scheduler::state::execution_stage::ExecutionStage;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionConfig;
 
-use super::scheduler::{Scheduler, fresh_executors};
+use super::scheduler::{Scheduler, Versions, fresh_executors};
+use super::stages::{Seen, look_at};
 use super::{ExecutorInfo, ballista_error};
 use crate::connector::split::{Split, leaf_rows};
 use crate::error::{Error, Result};
 use crate::web::board::{Workers, is_part_of};
-use crate::web::schema::{Part, Setting};
+use crate::web::schema::{Cause, Part, Plan, Setting, Work};
+use crate::web::secret::{environment_and_options, setting};
 
 /// Ballista jobs which are shown: a job of `baler run` has hundreds of waves.
 const PARTS_MAX: usize = 200;
+/// Of how many of a job's parts the stages are shown.
+const PARTS_WITH_STAGES: usize = 6;
+/// Parts which have ended and are remembered as they were seen: their graphs are large, and never change.
+const ENDED_MAX: usize = 64;
 
 /// The scheduler of a fleet.
 pub(super) struct FleetWorkers {
     pub(super) scheduler: Arc<Scheduler>,
     pub(super) config: Arc<SchedulerConfig>,
+    pub(super) versions: Arc<Versions>,
+    /// Options of every session.
+    pub(super) session: SessionConfig,
+    /// Where graphs of ended jobs are.
+    pub(super) jobs: Arc<dyn JobState>,
+    ended: Mutex<HashMap<String, Seen>>,
+}
+
+impl FleetWorkers {
+    pub(super) fn new(
+        scheduler: Arc<Scheduler>,
+        config: Arc<SchedulerConfig>,
+        versions: Arc<Versions>,
+        session: SessionConfig,
+        jobs: Arc<dyn JobState>,
+    ) -> Self {
+        Self { scheduler, config, versions, session, jobs, ended: Mutex::default() }
+    }
+
+    /// Stages and plan of a part; `None` if it has none yet, or is forgotten.
+    async fn seen(&self, part: &Part, hosts: &HashMap<String, String>) -> Result<Option<Seen>> {
+        let id: JobId = part.id.clone().into();
+        if let Some(running) = self.scheduler.state.task_manager.get_running_job_cache().get(&id) {
+            return Ok(Some(look_at(running.execution_graph.read().await.as_ref(), hosts)));
+        }
+        if let Some(seen) = self.ended.lock().unwrap_or_else(PoisonError::into_inner).get(&part.id) {
+            return Ok(Some(seen.clone()));
+        }
+        let Some(graph) = self.jobs.get_execution_graph(&id).await.map_err(ballista_error)? else { return Ok(None) };
+        let seen = look_at(graph.as_ref(), hosts);
+        if matches!(part.status.as_str(), "Completed" | "Failed") {
+            let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            if ended.len() >= ENDED_MAX {
+                ended.clear();
+            }
+            ended.insert(part.id.clone(), seen.clone());
+        }
+        Ok(Some(seen))
+    }
 }
 
 #[async_trait]
@@ -32,7 +80,7 @@ impl Workers for FleetWorkers {
     }
 
     async fn executors(&self) -> Result<Vec<ExecutorInfo>> {
-        fresh_executors(&self.scheduler, self.config.executor_timeout_seconds).await
+        fresh_executors(&self.scheduler, self.config.executor_timeout_seconds, &self.versions).await
     }
 
     async fn parts(&self) -> Result<Vec<Part>> {
@@ -102,6 +150,38 @@ impl Workers for FleetWorkers {
         Ok(cancelled)
     }
 
+    async fn work(&self, job: &str) -> Result<Work> {
+        let hosts: HashMap<String, String> =
+            self.executors().await?.into_iter().map(|executor| (executor.id, format!("{}:{}", executor.host, executor.port))).collect();
+        let mut work = Work::default();
+        let mut best = 0;
+        let parts = self.parts().await?.into_iter().filter(|part| is_part_of(job, &part.name)).take(PARTS_WITH_STAGES);
+        for part in parts {
+            let Some(seen) = self.seen(&part, &hosts).await? else { continue };
+            // The plan which runs is shown, of several the one which runs longest; else the newest that is whole.
+            let rank = match part.status.as_str() {
+                "Running" => 3,
+                "Completed" => 2,
+                _ => 1,
+            };
+            if !seen.nodes.is_empty() && (rank > best || (rank == 3 && best == 3)) {
+                best = rank;
+                work.plan = Some(Plan { name: part.name.clone(), nodes: seen.nodes });
+            }
+            work.stages.extend(seen.stages);
+        }
+        Ok(work)
+    }
+
+    /// Executors tell it themselves.
+    fn retries(&self) -> Vec<Cause> {
+        Vec::new()
+    }
+
+    fn threads(&self) -> Option<usize> {
+        None
+    }
+
     fn settings(&self) -> Vec<Setting> {
         let config = &self.config;
         let settings = [
@@ -109,11 +189,20 @@ impl Workers for FleetWorkers {
             ("bind-port", config.bind_port.to_string()),
             ("scheduler-policy", format!("{:?}", config.scheduling_policy)),
             ("executor-timeout-seconds", config.executor_timeout_seconds.to_string()),
+            ("external-host", config.external_host.clone()),
+            ("task-distribution", format!("{:?}", config.task_distribution)),
+            ("expire-dead-executor-interval-seconds", config.expire_dead_executor_interval_seconds.to_string()),
+            ("executor-termination-grace-period", config.executor_termination_grace_period.to_string()),
+            ("finished-job-data-clean-up-interval-seconds", config.finished_job_data_clean_up_interval_seconds.to_string()),
             ("finished-job-state-clean-up-interval-seconds", config.finished_job_state_clean_up_interval_seconds.to_string()),
+            ("cors-allowed-origins", config.cors_allowed_origins.clone()),
+            ("grpc-server-max-encoding-message-size", config.grpc_server_max_encoding_message_size.to_string()),
             ("grpc-server-max-decoding-message-size", config.grpc_server_max_decoding_message_size.to_string()),
             ("tls", config.use_tls.to_string()),
         ];
-        settings.into_iter().map(|(name, value)| Setting { name: name.to_string(), value }).collect()
+        let mut settings: Vec<Setting> = settings.iter().map(|(name, value)| setting(name, value)).collect();
+        settings.extend(environment_and_options(&self.session));
+        settings
     }
 }
 
@@ -127,7 +216,7 @@ fn splits_of(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Vec<Vec<Split>>>> {
 }
 
 /// Ballista's text of a failure → what a person needs of it.
-fn describe(text: &str) -> String {
+pub(super) fn describe(text: &str) -> String {
     const LENGTH_MAX: usize = 600;
     let text = Error::from_wire(text).map_or_else(|| text.split_whitespace().collect::<Vec<_>>().join(" "), |error| error.to_string());
     text.chars().take(LENGTH_MAX).collect()

@@ -43,6 +43,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+use tracing::Span;
 
 use self::batch::BatchLimits;
 use self::documents::Part;
@@ -226,6 +227,11 @@ impl SinkSpec {
         };
         Ok(documents.take(limit.unwrap_or(usize::MAX)).boxed())
     }
+}
+
+/// The span of one batch on its way to a sink. Traces know signed numbers only, and would take others for text.
+fn batch_span(documents: u64, bytes: u64) -> Span {
+    tracing::info_span!("sink_batch", documents = documents as i64, bytes = bytes as i64)
 }
 
 /// A document which the sink will never take, and why.

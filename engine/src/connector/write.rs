@@ -18,7 +18,7 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions};
-use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, Time};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 use futures::StreamExt;
@@ -52,6 +52,8 @@ pub struct WriteExec {
     task: Option<TaskPartitions>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+    /// What the copies of the nodes below did, from the input down; none where it does not run split by split.
+    chain: Vec<ExecutionPlanMetricsSet>,
 }
 
 impl WriteExec {
@@ -72,7 +74,9 @@ impl WriteExec {
         let schema = Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]));
         let partitions = Partitioning::UnknownPartitioning(input.output_partitioning().partition_count());
         let properties = PlanProperties::new(EquivalenceProperties::new(schema), partitions, EmissionType::Final, Boundedness::Bounded);
-        Ok(Self { input, spec, job, queue, task: None, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+        let chain = queue.iter().flat_map(|_| chain_of(&input)).map(|_| ExecutionPlanMetricsSet::new()).collect();
+        let (properties, metrics) = (Arc::new(properties), ExecutionPlanMetricsSet::new());
+        Ok(Self { input, spec, job, queue, task: None, properties, metrics, chain })
     }
 
     /// The same writer as a part of `task`.
@@ -92,6 +96,11 @@ impl WriteExec {
     /// On whose behalf it writes.
     pub fn job(&self) -> Option<&JobRef> {
         self.job.as_ref()
+    }
+
+    /// What the nodes below have done as copies, one for each split; from the input down. A scan's copies count for the scan itself.
+    pub fn chain_metrics(&self) -> &[ExecutionPlanMetricsSet] {
+        &self.chain
     }
 
     /// Whether the input can be run split by split.
@@ -162,6 +171,7 @@ impl ExecutionPlan for WriteExec {
             documents: MetricBuilder::new(&self.metrics).counter("documents", partition),
             document_bytes: MetricBuilder::new(&self.metrics).counter("document_bytes", partition),
             splits: MetricBuilder::new(&self.metrics).counter("splits", partition),
+            chain: self.chain.iter().map(|node| NodeFigures::new(node, partition)).collect(),
             context,
         };
         let (queue, task, schema) = (self.queue.clone(), self.task.clone(), self.schema());
@@ -196,6 +206,35 @@ fn split_leaf(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Vec<Vec<Split>>>> 
     match plan.children().as_slice() {
         [input] if is_row_wise(plan.as_ref()) => split_leaf(input),
         _ => Ok(None),
+    }
+}
+
+/// A plan and the nodes below it, as far as each has one input.
+fn chain_of(plan: &Arc<dyn ExecutionPlan>) -> impl Iterator<Item = &Arc<dyn ExecutionPlan>> {
+    std::iter::successors(Some(plan), |plan| plan.children().first().copied())
+}
+
+/// What the copies of one node did.
+struct NodeFigures {
+    rows: Count,
+    compute: Time,
+}
+
+impl NodeFigures {
+    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
+        let (rows, compute) = (MetricBuilder::new(metrics).output_rows(partition), MetricBuilder::new(metrics).elapsed_compute(partition));
+        Self { rows, compute }
+    }
+
+    /// Adds what `copy` did. A scan's copies share its metrics, which are as many as there are splits: they are not even looked at.
+    fn add(&self, copy: &dyn ExecutionPlan) {
+        if !copy.is::<BlobScanExec>()
+            && !copy.is::<KafkaScanExec>()
+            && let Some(did) = copy.metrics()
+        {
+            self.rows.add(did.output_rows().unwrap_or_default());
+            self.compute.add_duration(Duration::from_nanos(did.elapsed_compute().unwrap_or_default() as u64));
+        }
     }
 }
 
@@ -243,6 +282,7 @@ struct PartWriter {
     documents: Count,
     document_bytes: Count,
     splits: Count,
+    chain: Vec<NodeFigures>,
     context: Arc<TaskContext>,
 }
 
@@ -290,6 +330,7 @@ impl PartWriter {
         let chain = narrow_to_split(&self.plan, split, &log)?;
         let rows = chain.execute(0, Arc::clone(&self.context))?;
         let totals = self.write_rows(rows, &split.id).await?;
+        self.chain.iter().zip(chain_of(&chain)).for_each(|(node, copy)| node.add(copy.as_ref()));
         let done = totals.done();
         for refused in totals.refused {
             log.add(DeadLetter::document(split, refused.id, refused.reason));

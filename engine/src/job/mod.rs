@@ -39,6 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::store::full_url;
+use crate::telemetry::trace;
 
 /// A job by name and place; travels in a plan so that writers find where receipts go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +50,9 @@ pub struct JobRef {
     pub name: String,
     /// How often `baler run` was begun for it, counting from 1.
     pub attempt: u32,
+    /// W3C `traceparent` of the driver's span, where traces are exported: the executors' spans belong to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
 }
 
 impl JobRef {
@@ -61,7 +65,13 @@ impl JobRef {
         if name.is_empty() || name.len() > 100 || name.starts_with('.') || !name.chars().all(is_plain) {
             return Err(Error::config(format!("`{name}` cannot name a job; take letters, digits, '-', '_' and '.', at most 100")));
         }
-        Ok(Self { state: full_url(state)?, name: name.to_string(), attempt: 1 })
+        Ok(Self { state: full_url(state)?, name: name.to_string(), attempt: 1, trace: None })
+    }
+
+    /// The same job within the present span, for a plan which is sent elsewhere.
+    #[must_use]
+    pub fn traced(&self) -> Self {
+        Self { trace: trace::current(), ..self.clone() }
     }
 }
 

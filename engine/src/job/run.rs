@@ -30,6 +30,7 @@ use crate::connector::split::{Split, deal};
 use crate::connector::write::WriteExec;
 use crate::error::{Error, Result};
 use crate::runtime;
+use crate::telemetry::plan::show_plan;
 use crate::telemetry::{COUNTERS, Done, Figures, JobSize, ReceiptTotals};
 
 /// A job that is planned and whose manifest is stored.
@@ -219,11 +220,12 @@ impl Job {
         }
         let partitions = self.context.copied_config().target_partitions();
         let tasks = self.manifest.by_split.then(|| deal(&self.pending, partitions));
-        let plan = bind(&self.insert, &self.job, tasks.as_deref())?;
+        let plan = bind(&self.insert, &self.job.traced(), tasks.as_deref())?;
         let counts = match &self.fleet {
             Some(fleet) => fleet.submission(&self.job.name, &plan).await?.run().await?,
             None => {
                 let (plan, task) = (physical_plan(&self.context, plan).await?, self.context.task_ctx());
+                show_plan(&self.job.name, &plan);
                 runtime::spawn_cpu(async move { collect(plan, task).await })?.join().await??
             }
         };

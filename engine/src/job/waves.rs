@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use tracing::Instrument;
 
 use super::run::{Job, bind};
 use crate::cluster::client::{Failure, Fleet, Submission};
@@ -143,14 +144,21 @@ impl Waves<'_> {
         self.waves += 1;
         let (wave, job) = (self.waves, self.job.job());
         let name = format!("{} wave {wave} of attempt {}", job.name, job.attempt);
-        let submission = self.fleet.submission(&name, &bind(self.job.insert(), job, Some(&tasks))?).await?;
-        tracing::info!(wave, tasks = tasks.len(), splits = tasks.iter().map(Vec::len).sum::<usize>(), "a wave begins");
+        let splits = tasks.iter().map(Vec::len).sum::<usize>();
+        let span = tracing::info_span!("wave", wave, tasks = tasks.len(), splits);
+        let submission = async {
+            let plan = bind(self.job.insert(), &job.traced(), Some(&tasks))?;
+            self.fleet.submission(&name, &plan).await
+        };
+        let submission = submission.instrument(span.clone()).await?;
+        tracing::info!(wave, tasks = tasks.len(), splits, "a wave begins");
         for split in tasks.into_iter().flatten() {
             let is_repeated = self.sent.contains_key(&split.id);
             self.sent.insert(split.id.clone(), Sent { split, at: Instant::now(), wave, is_repeated });
         }
         self.submissions.insert(wave, submission.clone());
-        let running = runtime::spawn_io(async move { Ended { wave, result: submission.run().await.map(drop) } })?;
+        let running = async move { Ended { wave, result: submission.run().await.map(drop) } };
+        let running = runtime::spawn_io(running.instrument(span))?;
         self.under_way.push(running.join().boxed());
         Ok(())
     }

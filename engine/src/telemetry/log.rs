@@ -7,7 +7,13 @@ use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use opentelemetry_sdk::trace::SdkTracer;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use super::trace::keep_spans;
 
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -24,8 +30,8 @@ pub enum LogFormat {
 static JSON: AtomicBool = AtomicBool::new(false);
 
 /// Starts the log of this process on stderr. `BALER_LOG` takes tracing's filter language; without it, warnings of ours are logged, and from
-/// a server also what it does.
-pub fn start(format: LogFormat, is_server: bool) {
+/// a server also what it does. Spans of ours go to `tracer`, whatever is logged.
+pub fn start(format: LogFormat, is_server: bool, tracer: Option<SdkTracer>) {
     let is_terminal = std::io::stderr().is_terminal();
     let is_json = match format {
         LogFormat::Auto => std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() || (is_server && !is_terminal),
@@ -37,11 +43,21 @@ pub fn start(format: LogFormat, is_server: bool) {
     let default = if is_server { "warn,baler=info" } else { "error,baler=warn,ballista_core::execution_plans=off,baler::progress=info" };
     let filter = std::env::var("BALER_LOG").unwrap_or_else(|_| default.to_string());
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
-    let started = if is_json { log.json().flatten_event(true).try_init() } else { log.try_init() };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
+    let lines = if is_json { lines.json().flatten_event(true).with_filter(filter).boxed() } else { lines.with_filter(filter).boxed() };
+    let log = tracing_subscriber::registry().with(lines);
+    let started = match tracer {
+        None => log.try_init(),
+        Some(tracer) => {
+            // Spans alone: the texts of events are for the log.
+            let is_ours = filter_fn(|data| data.is_span() && data.target().starts_with("baler") && *data.level() <= tracing::Level::INFO);
+            log.with(tracing_opentelemetry::layer().with_tracer(tracer).with_filter(is_ours)).try_init()
+        }
+    };
     if let Err(error) = started {
         eprintln!("warning: no log: {error}");
     }
+    keep_spans();
 }
 
 /// Whether lines are JSON objects.

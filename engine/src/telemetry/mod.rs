@@ -6,15 +6,21 @@
 //! | [`text`] | Prometheus' text format |
 //! | [`serve`] | `/metrics`, `/healthz`, `/readyz` |
 //! | [`log`] | what is logged, and in which form |
+//! | [`trace`] | spans to an OpenTelemetry collector |
+//! | [`plan`] | what the nodes of a plan have done |
+//! | [`host`] | free space of the folders and end of the certificates which a process depends on |
 //!
 //! Families without `read` in their names count what is done: a split with its receipt, a batch with its acknowledgement. So their sums
 //! over all processes are the sums of the receipts, whatever was tried again. `baler_read_…` and `baler_sink_…` count what was
 //! read and what a sink acknowledged, a repeated split as often as it was repeated.
 
+pub mod host;
 pub mod log;
 mod number;
+pub mod plan;
 pub mod serve;
 pub mod text;
+pub mod trace;
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -169,6 +175,12 @@ impl Counters {
         if let Some(counter) = self.retries.at(kind as usize) {
             counter.add(1);
         }
+    }
+
+    /// What was tried again, by kind, and how often; what was not is left out.
+    pub fn retries(&self) -> Vec<(&'static str, u64)> {
+        let counts = RETRY_KINDS.iter().enumerate().map(|(at, kind)| (*kind, self.retries.at(at).map_or(0, Counter::get)));
+        counts.filter(|(_, count)| *count > 0).collect()
     }
 
     /// Writes all of them.

@@ -11,7 +11,8 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::StreamExt;
 use tokio::sync::Mutex;
 
-use super::schema::{Batch, JobDetail, Overview, Part, Point, Setting, SlowSplit, Totals, Writer};
+use super::schema::{Batch, Cause, JobDetail, Overview, Part, Point, Setting, SlowSplit, Totals, Work, Writer};
+use super::secret::{hide_login, hide_secrets};
 use crate::cluster::ExecutorInfo;
 use crate::connector::receipt::Receipt;
 use crate::connector::split::Split;
@@ -69,13 +70,25 @@ pub trait Workers: Send + Sync {
     /// As [`Self::executors`].
     async fn running_splits(&self, job: &str) -> Result<HashSet<String>>;
 
+    /// Stages and plan of job `job`, as far as they are remembered.
+    ///
+    /// # Errors
+    /// As [`Self::executors`].
+    async fn work(&self, job: &str) -> Result<Work>;
+
+    /// What this process tried again, by kind; empty where others do the work.
+    fn retries(&self) -> Vec<Cause>;
+
+    /// Tasks or partitions which run at once in this process; `None` where others do the work.
+    fn threads(&self) -> Option<usize>;
+
     /// Stops what runs of job `job`; returns how many parts that were.
     ///
     /// # Errors
     /// As [`Self::executors`].
     async fn cancel(&self, job: &str) -> Result<usize>;
 
-    /// How it is set up, without secrets.
+    /// How it is set up: flags, environment, options of sessions; no secrets.
     fn settings(&self) -> Vec<Setting>;
 }
 
@@ -143,6 +156,11 @@ impl Board {
         Ok(Self { env, state: full_url(state)?, workers, summaries: Mutex::default(), known: Mutex::default() })
     }
 
+    /// URL of the folder with the state of all jobs.
+    pub fn state(&self) -> &str {
+        &self.state
+    }
+
     /// Who does the work.
     pub fn workers(&self) -> &dyn Workers {
         self.workers.as_ref()
@@ -171,7 +189,8 @@ impl Board {
             jobs,
             running,
             problems,
-            settings: self.workers.settings(),
+            threads: self.workers.threads(),
+            retries: self.workers.retries(),
         })
     }
 
@@ -227,6 +246,7 @@ impl Board {
         let Some(summary) = self.summary(name).await? else { return Ok(None) };
         let parts = self.workers.parts().await?.into_iter().filter(|part| is_part_of(name, &part.name)).collect();
         let is_running = self.workers.is_running(name).await?;
+        let Work { stages, plan } = self.workers.work(name).await?;
         let mut all = self.known.lock().await;
         forget_oldest(&mut all, name);
         let known = all.entry(name.to_string()).or_default();
@@ -243,6 +263,9 @@ impl Board {
             slowest: Vec::new(),
             dead_letters: Vec::new(),
             parts,
+            stages,
+            plan,
+            retries: if is_running { self.workers.retries() } else { Vec::new() },
             batches: Vec::new(),
         };
         if detail.summary.query.is_some() {
@@ -394,54 +417,9 @@ fn slowest(splits: &[Split], receipts: &HashMap<String, Fact>) -> Vec<SlowSplit>
     slow
 }
 
-/// A URL without user and password.
-fn hide_login(url: &str) -> String {
-    let Ok(mut parsed) = url::Url::parse(url) else { return url.to_string() };
-    if parsed.password().is_none() && parsed.username().is_empty() {
-        return url.to_string();
-    }
-    if parsed.set_username("").and_then(|()| parsed.set_password(None)).is_err() {
-        return "hidden".to_string();
-    }
-    parsed.to_string()
-}
-
-/// Words of an option's name by which its value is hidden.
-const SECRET_WORDS: [&str; 6] = ["password", "secret", "token", "access_key", "credential", "private"];
-
-/// SQL whose options with such names show no value: `'aws.secret_access_key' '…'`.
-fn hide_secrets(statement: &str) -> String {
-    let mut shown = String::with_capacity(statement.len());
-    let mut is_secret = false;
-    for (index, piece) in statement.split('\'').enumerate() {
-        if index > 0 {
-            shown.push('\'');
-        }
-        // Odd pieces are quoted. Between a name and its value is only white space.
-        if index % 2 == 1 {
-            shown.push_str(if is_secret { "hidden" } else { piece });
-            let name = piece.to_ascii_lowercase();
-            is_secret = !is_secret && SECRET_WORDS.iter().any(|word| name.contains(word));
-        } else {
-            is_secret &= piece.trim().is_empty();
-            shown.push_str(piece);
-        }
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn secrets_of_statements_and_urls_are_hidden() {
-        let sql = "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://b/' OPTIONS ('aws.secret_access_key' 'hush', 'format.delimiter' ';'); SELECT 'it''s'";
-        let shown = hide_secrets(sql);
-        assert!(!shown.contains("hush") && shown.contains("'aws.secret_access_key' 'hidden', 'format.delimiter' ';'"), "{shown}");
-        assert!(shown.ends_with("SELECT 'it''s'"), "{shown}");
-        assert_eq!([hide_login("s3://u:p@b/x"), hide_login("file:///x")], ["s3://b/x", "file:///x"]);
-    }
 
     #[test]
     fn parts_belong_to_their_job_and_to_no_other() {

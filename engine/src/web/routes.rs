@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, REFERRER_POLICY, VARY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -15,7 +18,7 @@ use super::schema::Cancelled;
 use crate::error::Error;
 
 /// The page and its parts: path, content type, content.
-const ASSETS: [(&str, &str, &str); 8] = [
+const ASSETS: [(&str, &str, &str); 9] = [
     ("/", "text/html; charset=utf-8", include_str!("assets/index.html")),
     ("/assets/style.css", "text/css; charset=utf-8", include_str!("assets/style.css")),
     ("/assets/app.js", JAVASCRIPT, include_str!("assets/app.js")),
@@ -23,6 +26,7 @@ const ASSETS: [(&str, &str, &str); 8] = [
     ("/assets/draw.js", JAVASCRIPT, include_str!("assets/draw.js")),
     ("/assets/overview.js", JAVASCRIPT, include_str!("assets/overview.js")),
     ("/assets/job.js", JAVASCRIPT, include_str!("assets/job.js")),
+    ("/assets/plan.js", JAVASCRIPT, include_str!("assets/plan.js")),
     ("/assets/icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
 ];
 
@@ -32,24 +36,53 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// The host which the browser asked for, where a proxy stands in between. A page cannot set it without being asked by the browser first.
+const FORWARDED_HOST: &str = "x-forwarded-host";
+
 /// A page of another origin cannot send this header without being asked by the browser first, which nobody answers.
 const ACTION_HEADER: &str = "x-baler-action";
 
-/// The routes of a board.
-pub fn routes(board: Arc<Board>) -> Router {
+/// Pages of other origins which may read: `null` for a file, `*` for all.
+type Readers = Arc<[String]>;
+
+/// The routes of a board. Pages of the `origins` may read, and change nothing.
+pub fn routes(board: Arc<Board>, origins: &[String]) -> Router {
+    let readers: Readers = origins.into();
     let mut routes = Router::new()
         .route("/api/baler/overview", get(overview))
+        .route("/api/baler/settings", get(settings))
         .route("/api/baler/jobs", get(jobs))
         .route("/api/baler/jobs/{name}", get(job))
         .route("/api/baler/jobs/{name}/cancel", post(cancel));
     for (path, kind, content) in ASSETS {
         routes = routes.route(path, get(async move || ([(CONTENT_TYPE, kind)], content)));
     }
-    routes.layer(from_fn(harden)).with_state(board)
+    routes.layer(from_fn_with_state(readers, harden)).with_state(board)
 }
 
-async fn harden(request: Request, next: Next) -> Response {
+/// Whether a page of another origin asks for a change. Browsers name the origin of such a request; others than browsers name none.
+pub fn is_cross_site(request: &Request) -> bool {
+    let headers = request.headers();
+    let Some(origin) = headers.get(ORIGIN).filter(|_| !request.method().is_safe()) else { return false };
+    let host = headers.get(FORWARDED_HOST).or_else(|| headers.get(HOST)).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    origin.is_none() || origin != host
+}
+
+async fn harden(State(readers): State<Readers>, request: Request, next: Next) -> Response {
+    if is_cross_site(&request) {
+        return (StatusCode::FORBIDDEN, "a page of another origin may change nothing here").into_response();
+    }
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let origin = request.headers().get(ORIGIN).cloned().filter(|_| reads);
     let mut answer = next.run(request).await;
+    if let Some(origin) = origin {
+        answer.headers_mut().append(VARY, HeaderValue::from_name(ORIGIN));
+        if readers.iter().any(|reader| reader == "*" || origin == reader.as_str()) {
+            answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        }
+    }
     let headers = [
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -66,6 +99,10 @@ async fn harden(request: Request, next: Next) -> Response {
 
 async fn overview(State(board): State<Arc<Board>>) -> Response {
     board.overview().await.map(Json).map_err(Failed).into_response()
+}
+
+async fn settings(State(board): State<Arc<Board>>) -> Response {
+    Json(board.workers().settings()).into_response()
 }
 
 async fn jobs(State(board): State<Arc<Board>>) -> Response {

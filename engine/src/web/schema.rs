@@ -28,14 +28,25 @@ pub struct Overview {
     pub running: Vec<String>,
     /// State folders which could not be read, and why.
     pub problems: Vec<String>,
-    /// How this process is set up; secrets are not among it.
-    pub settings: Vec<Setting>,
+    /// Partitions which this process runs at once; `None` of a scheduler.
+    pub threads: Option<usize>,
+    /// What this process tried again; a scheduler's executors tell it by `/metrics`, and tasks by [`Stage::failed`].
+    pub retries: Vec<Cause>,
 }
 
-/// One setting.
+/// How often something happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// What: a label of `baler_retries_total`.
+    pub kind: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// One setting of `GET /api/baler/settings`; values of secrets are `hidden`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setting {
-    /// Its name, as a flag has it.
+    /// Its name: a flag, a variable of the environment, an option of sessions.
     pub name: String,
     /// Its value.
     pub value: String,
@@ -87,8 +98,87 @@ pub struct JobDetail {
     pub dead_letters: Vec<DeadLetter>,
     /// Its Ballista jobs which the scheduler remembers.
     pub parts: Vec<Part>,
+    /// Stages of the newest of them.
+    pub stages: Vec<Stage>,
+    /// The plan which runs, or ran last.
+    pub plan: Option<Plan>,
+    /// What this process tried again while the job runs in it.
+    pub retries: Vec<Cause>,
     /// The newest micro-batches of a query, oldest first.
     pub batches: Vec<Batch>,
+}
+
+/// What is remembered of a job's work.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// Stages of its newest parts.
+    pub stages: Vec<Stage>,
+    /// The plan which runs, or ran last.
+    pub plan: Option<Plan>,
+}
+
+/// A stage of a [`Part`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Name of the part.
+    pub part: String,
+    /// Its number there.
+    pub stage: usize,
+    /// How often it began; 1 unless it was rolled back.
+    pub attempt: usize,
+    /// `Unresolved`, `Resolved`, `Running`, `Successful` or `Failed`.
+    pub status: String,
+    /// Partitions which it has to do; a task does one or several.
+    pub partitions: usize,
+    /// Tasks which ended well.
+    pub done: usize,
+    /// Tasks which run.
+    pub running: usize,
+    /// Tasks which failed; each was begun again, unless the stage failed.
+    pub failed: usize,
+    /// Half of the finished tasks took no longer.
+    pub median_seconds: Option<f64>,
+    /// The longest of them.
+    pub longest_seconds: Option<f64>,
+    /// Host and port of the executor which took longest.
+    pub slowest_executor: Option<String>,
+    /// Why the first failed task failed.
+    pub error: Option<String>,
+}
+
+/// A plan as a graph, with what its nodes did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Whose plan it is: a part, or the job in this process.
+    pub name: String,
+    /// Its nodes; the first one is the root, and inputs come after the node which reads them.
+    pub nodes: Vec<PlanNode>,
+}
+
+/// A node of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanNode {
+    /// Its kind, `ProjectionExec`.
+    pub name: String,
+    /// What it does, in one line; values of secret options hidden.
+    pub detail: String,
+    /// Its stage, on a fleet.
+    pub stage: Option<usize>,
+    /// The nodes which it reads, by place in [`Plan::nodes`].
+    pub inputs: Vec<usize>,
+    /// What it did: finished tasks on a fleet, all up to now in one process.
+    pub metrics: Vec<Metric>,
+}
+
+/// A figure of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Metric {
+    /// DataFusion's name of it.
+    pub name: String,
+    /// Its value.
+    pub value: f64,
+    /// `count`, `bytes` or `seconds`.
+    pub unit: String,
 }
 
 /// Sums of receipts.

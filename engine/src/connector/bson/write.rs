@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use tracing::Instrument;
 
 use super::BsonSpec;
 use crate::connector::batch::Batch;
-use crate::connector::{SinkWriter, Written};
+use crate::connector::{SinkWriter, Written, batch_span};
 use crate::error::Result;
 use crate::object_writer::{ObjectShape, ObjectWriter};
 use crate::telemetry::COUNTERS;
@@ -29,7 +30,7 @@ struct PartWriter {
 impl SinkWriter for PartWriter {
     async fn write(&mut self, batch: Batch) -> Result<()> {
         let (documents, bytes, sent) = (batch.len() as u64, batch.bytes().len() as u64, Instant::now());
-        self.writer.write(batch.into_bytes().into()).await?;
+        self.writer.write(batch.into_bytes().into()).instrument(batch_span(documents, bytes)).await?;
         self.batches.push((documents, bytes, sent.elapsed()));
         Ok(())
     }

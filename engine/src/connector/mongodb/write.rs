@@ -15,12 +15,13 @@ use ::mongodb::Collection;
 use ::mongodb::error::{ErrorKind as DriverKind, IndexedWriteError};
 use async_trait::async_trait;
 use futures::TryStreamExt;
+use tracing::Instrument;
 
 use super::client::{collection, driver_error, is_transient_code};
 use super::{MongodbSpec, WriteMode};
 use crate::connector::batch::Batch;
 use crate::connector::receipt::id_text;
-use crate::connector::{Refused, SinkWriter, Written};
+use crate::connector::{Refused, SinkWriter, Written, batch_span};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::dead_letter::OnError;
 use crate::retry::Retry;
@@ -70,12 +71,15 @@ impl SinkWriter for MongodbWriter {
             self.settle_oldest().await?;
         }
         let (spec, collection) = (Arc::clone(&self.spec), self.collection.clone());
-        self.under_way.push_back(runtime::spawn_io(async move {
-            let (documents, bytes, sent) = (batch.len() as u64, batch.bytes().len() as u64, Instant::now());
+        let (documents, bytes) = (batch.len() as u64, batch.bytes().len() as u64);
+        let writing = async move {
+            let sent = Instant::now();
             let written = write_batch(&spec, &collection, &batch).await?;
             COUNTERS.add_sink_batch(documents - written.refused.len() as u64, bytes, sent.elapsed());
             Ok(written)
-        })?);
+        };
+        let span = batch_span(documents, bytes);
+        self.under_way.push_back(runtime::spawn_io(writing.instrument(span))?);
         Ok(())
     }
 

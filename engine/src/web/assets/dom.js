@@ -12,6 +12,11 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Changes an element's text, if it is another one. */
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 /** Puts children into an element; the keyboard's focus stays where it was. */
 export function fill(element, ...children) {
   const active = document.activeElement;

@@ -28,7 +28,8 @@ export function drawSplits(canvas, splits) {
 
 const SVG = "http://www.w3.org/2000/svg";
 
-function shape(tag, attributes) {
+/** An element of SVG. */
+export function shape(tag, attributes) {
   const element = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   return element;

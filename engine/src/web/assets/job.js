@@ -1,6 +1,7 @@
 // One job or query.
 import { bytes, clock, count, fill, h, moment, ratio, span, state, stateOf, stats, table } from "./dom.js";
 import { chart, drawSplits, roundUp, roundUpBytes } from "./draw.js";
+import { planOf } from "./plan.js";
 
 const LETTERS = [["d", "d", "done"], ["r", "r", "in a running task"], [".", "w", "waiting"], ["x", "x", "with dead letters"]];
 
@@ -13,6 +14,10 @@ function plot(label, points, unit, round, options = {}) {
 }
 
 const STATES = { Running: ["running", "Running"], Successful: ["done", "Done"], Completed: ["done", "Done"], Failed: ["failed", "Failed"] };
+
+/** What this process tried again, as a figure. */
+const triedAgain = (retries) =>
+  (retries.length ? [["Tried again", count(retries.reduce((sum, { count: often }) => sum + often, 0)), retries.map(({ kind, count: often }) => `${kind} ${count(often)}`).join(", ")]] : []);
 
 /** Bytes per second of the newest points, so that a time left follows what happens now. */
 function rate(series) {
@@ -27,19 +32,19 @@ export function job(main, name, ask) {
   const figures = h("dl", { class: "stats" });
   const canvas = h("canvas", { role: "img", "aria-label": "splits" });
   const legend = h("ul", { class: "legend" });
-  const body = Object.fromEntries(["charts", "stages", "writers", "slow", "letters", "batches", "lag"].map((key) => [key, h("div")]));
+  const body = Object.fromEntries(["charts", "stages", "plan", "writers", "slow", "letters", "batches", "lag"].map((key) => [key, h("div")]));
   const statement = h("pre", { tabindex: "0", "aria-label": "statement" });
   const target = h("p", { class: "quiet long" });
   const card = (text, ...children) => h("section", { class: "card", "aria-label": text }, h("h2", {}, text), ...children);
   const cards = {
     splits: card("Splits", canvas, legend), charts: card("Throughput", body.charts), batches: card("Micro-batches", body.batches), lag: card("Lag by partition", body.lag),
-    stages: card("Stages on the fleet", body.stages), writers: card("Who wrote it", body.writers), slow: card("Slowest splits", body.slow),
+    stages: card("Stages on the fleet", body.stages), plan: card("Plan", body.plan), writers: card("Who wrote it", body.writers), slow: card("Slowest splits", body.slow),
     letters: card("Dead letters", body.letters), statement: card("Statement", target, statement),
   };
   const pair = h("div", { class: "pair" }, cards.writers, cards.slow);
   main.replaceChildren(
     h("div", {}, h("p", { class: "crumb" }, h("a", { href: "#/" }, "Overview")), h("div", { class: "row apart" }, title, cancel)),
-    figures, cards.splits, cards.charts, cards.batches, cards.lag, cards.stages, pair, cards.letters, cards.statement);
+    figures, cards.splits, cards.charts, cards.batches, cards.lag, cards.stages, cards.plan, pair, cards.letters, cards.statement);
   let splits = "";
   const redraw = () => requestAnimationFrame(() => drawSplits(canvas, splits));
   const resized = new ResizeObserver(redraw);
@@ -62,6 +67,7 @@ export function job(main, name, ask) {
       ["Documents", count(totals.documents), `${count(totals.records)} records`],
       data.is_running ? ["Speed", `${bytes(speed)}/s`, ""] : ["Took", span(whole), whole > 0 ? `${bytes(totals.raw_bytes / whole)}/s` : ""],
       data.is_running && speed > 0 ? ["Time left", span((left * summary.splits * perSplit) / speed), ""] : ["Attempts", count(summary.attempts), ""],
+      ...triedAgain(data.retries),
     ]));
     if (splits !== data.splits) {
       splits = data.splits;
@@ -95,8 +101,9 @@ export function job(main, name, ask) {
       ["Behind", span(query.lag_seconds), query.topic],
       ["Expires in", query.expiry_minutes == null ? "–" : span(query.expiry_minutes * 60), ""],
       ["Micro-batches", count(data.summary.splits_done), `of ${count(data.summary.splits)}`],
-      ["Last commit", query.last_commit ? clock(query.last_commit.committed) : "–", query.last_commit ? `${count(query.last_commit.records)} records` : ""],
+      ["Last commit", query.last_commit ? `${span((Date.now() - Date.parse(query.last_commit.committed)) / 1000)} ago` : "–", query.last_commit ? `${count(query.last_commit.records)} records` : ""],
       ["Drivers", count(data.summary.attempts), ""],
+      ...triedAgain(data.retries),
     ]));
     const took = (batch) => (new Date(batch.committed) - new Date(batch.planned)) / 1000;
     const done = data.batches.filter((batch) => batch.committed);
@@ -117,30 +124,38 @@ export function job(main, name, ask) {
     ], query.lag?.partitions ?? [], "The brokers cannot be reached from here."));
   }
 
-  async function showStages(parts) {
-    cards.stages.hidden = parts.length === 0;
-    const rows = [];
-    for (const part of parts.slice(0, 6)) {
-      const answer = await fetch(`/api/job/${encodeURIComponent(part.id)}/stages`).catch(() => null);
-      const stages = answer?.ok ? (await answer.json()).stages : [];
-      if (stages.length === 0) rows.push({ part, stage: null });
-      for (const stage of stages.sort((a, b) => a.stage_id - b.stage_id)) rows.push({ part, stage });
-    }
-    const tasks = (stage, word) => stage.tasks.filter((task) => task && (typeof task.status === "string" ? task.status : "Failed") === word).length;
+  function showStages(stages) {
+    cards.stages.hidden = stages.length === 0;
+    const skew = (stage) => (stage.done > 1 && stage.median_seconds > 0 ? `${(stage.longest_seconds / stage.median_seconds).toFixed(1)} ×` : "–");
     fill(body.stages, table("Stages on the fleet", [
-      ["Wave", "name", ({ part }) => part.name],
-      ["Stage", "number", ({ stage }) => stage?.stage_id],
-      ["State", "", ({ part, stage }) => state(STATES[stage?.stage_status ?? part.status] ?? ["idle", "Waiting"])],
-      ["Tasks", "number", ({ stage }) => stage && `${count(tasks(stage, "Successful"))} done, ${count(tasks(stage, "Running"))} running`],
-      ["Failed", "number", ({ stage }) => stage && count(tasks(stage, "Failed"))],
-      ["Median", "number", ({ stage }) => (stage?.task_duration_percentiles ? span(stage.task_duration_percentiles.median / 1000) : "–")],
-      ["Longest", "number", ({ stage }) => (stage?.task_duration_percentiles ? span(stage.task_duration_percentiles.max / 1000) : "–")],
-    ], rows, "Nothing of it is on the fleet now."));
+      ["Wave", "name", (stage) => stage.part],
+      ["Stage", "number", (stage) => count(stage.stage)],
+      ["State", "", (stage) => state(STATES[stage.status] ?? ["idle", "Waiting"])],
+      ["Tasks", "number", (stage) => `${count(stage.done)} done, ${count(stage.running)} running`],
+      ["Tried again", "number", (stage) => count(stage.failed + stage.attempt - 1)],
+      ["Median", "number", (stage) => span(stage.median_seconds)],
+      ["Longest", "number", (stage) => span(stage.longest_seconds)],
+      ["Skew", "number", skew],
+      ["Slowest on", "", (stage) => stage.slowest_executor],
+    ], stages, ""), stages.filter((stage) => stage.error).map((stage) => h("p", { class: "error" }, `${stage.part}, stage ${stage.stage}: ${stage.error}`)));
+  }
+
+  let shownPlan = "";
+  function showPlan(plan) {
+    cards.plan.hidden = !plan;
+    const now = JSON.stringify(plan);
+    if (!plan || now === shownPlan) return;
+    shownPlan = now;
+    const isOpen = body.plan.querySelector("details")?.open;
+    const left = body.plan.querySelector(".scroll")?.scrollLeft ?? 0;
+    fill(body.plan, h("p", { class: "quiet" }, plan.name === name ? "In this process" : plan.name), planOf(plan));
+    body.plan.querySelector("details").open = Boolean(isOpen);
+    body.plan.querySelector(".scroll").scrollLeft = left;
   }
 
   return {
     path: `jobs/${encodeURIComponent(name)}`,
-    async show(data) {
+    show(data) {
       const isQuery = Boolean(data.summary.query);
       fill(title, h("h1", {}, name), state(stateOf(data.summary, data.is_running)));
       cancel.hidden = !data.is_running;
@@ -157,7 +172,8 @@ export function job(main, name, ask) {
       ], data.dead_letters, ""));
       target.textContent = `→ ${data.target}`;
       if (statement.textContent !== data.statement) statement.textContent = data.statement;
-      await showStages(data.parts);
+      showStages(data.stages);
+      showPlan(data.plan);
     },
     leave() {
       resized.disconnect();
