@@ -1,41 +1,18 @@
 //! `baler check`: the preflight of a job's file.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
-
-use super::run::{job_name, parse_variables, read_file};
+use super::run::JobArgs;
 use super::{Output, print_json, print_line};
 use crate::check::{Report, check, check_fleet};
 use crate::cluster::client::Fleet;
 use crate::error::Result;
-use crate::job::JobRef;
 use crate::session::SessionParts;
 
-#[derive(Debug, Args)]
-pub(super) struct CheckArgs {
-    /// The statements of a job or streaming query.
-    file: PathBuf,
-    /// Name which the job would have; the file's name if not given.
-    #[arg(long, env = "BALER_JOB")]
-    job: Option<String>,
-    /// Folder or bucket for the state of all jobs.
-    #[arg(long, env = "BALER_STATE", default_value = "./baler-state")]
-    state: String,
-    /// The scheduler of the fleet that would do the work, df://host:50050.
-    #[arg(long, env = "BALER_SCHEDULER")]
-    scheduler: Option<String>,
-    /// A value for `${KEY}` in the file.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
-}
-
-pub(super) async fn run(args: CheckArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
-    let (text, variables) = (read_file(&args.file)?, parse_variables(&args.set)?);
-    let job = JobRef::try_new(&args.state, &job_name(args.job, &args.file))?;
-    let mut report = check(&parts.local()?, &text, &variables, &job).await;
-    if let Some(url) = &args.scheduler {
+pub(super) async fn run(args: JobArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
+    let (text, variables) = args.statements()?;
+    let mut report = check(&parts.local()?, &text, &variables, &args.place()?).await;
+    if let Some(url) = args.scheduler() {
         check_fleet(&Fleet::connect(url, parts).await, &mut report).await;
     }
     match output {

@@ -65,7 +65,7 @@ enum Command {
     /// Makes sample data in files, S3 or a topic.
     Generate(generate::GenerateArgs),
     /// Asks everything that a job's file needs, and writes nothing.
-    Check(check::CheckArgs),
+    Check(run::JobArgs),
     /// Samples an input: what each method would store and cost.
     Advise(advise::AdviseArgs),
     /// Lists jobs, shows one, or stops one on a fleet.

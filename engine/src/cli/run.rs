@@ -28,8 +28,9 @@ use crate::telemetry::log::say;
 use crate::telemetry::publish_job;
 use crate::telemetry::text::Published;
 
+/// Which job it is, and where.
 #[derive(Debug, Args)]
-pub(super) struct RunArgs {
+pub(super) struct JobArgs {
     /// The statements; the last one is an INSERT into a MONGODB or BSON table.
     file: PathBuf,
     /// Name of the job; the file's name if not given.
@@ -44,6 +45,30 @@ pub(super) struct RunArgs {
     /// A value for `${KEY}` in the file.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+impl JobArgs {
+    /// The text of the file and the values for its variables.
+    pub(super) fn statements(&self) -> Result<(String, HashMap<String, String>)> {
+        Ok((read_file(&self.file)?, parse_variables(&self.set)?))
+    }
+
+    /// The job, by its name or that of its file.
+    pub(super) fn place(&self) -> Result<JobRef> {
+        let of_file = || self.file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job");
+        JobRef::try_new(&self.state, self.job.as_deref().unwrap_or_else(of_file))
+    }
+
+    /// The fleet which does the work, if one is named.
+    pub(super) fn scheduler(&self) -> Option<&str> {
+        self.scheduler.as_deref()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    job: JobArgs,
     #[command(flatten)]
     metrics: MetricsArgs,
 }
@@ -59,14 +84,13 @@ struct RunResult<'a> {
 }
 
 pub(super) async fn run(args: RunArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
-    let text = read_file(&args.file)?;
-    let variables = parse_variables(&args.set)?;
-    let name = job_name(args.job, &args.file);
+    let ((text, variables), place) = (args.job.statements()?, args.job.place()?);
+    let name = place.name.clone();
     let started = Instant::now();
     let published = Published::default();
-    let served = args.metrics.serve(&published, &args.state).await?;
-    let fleet = Fleet::connect_if_named(args.scheduler.as_deref(), parts).await?;
-    let (context, place) = (parts.local()?, JobRef::try_new(&args.state, &name)?);
+    let served = args.metrics.serve(&published, &args.job.state).await?;
+    let fleet = Fleet::connect_if_named(args.job.scheduler(), parts).await?;
+    let context = parts.local()?;
     let mut dashboard = args.metrics.serve_dashboard(&place, &context, &published, fleet.is_some()).await?;
     let job = prepare_job(&context, fleet.clone(), &text, &variables, place).await?;
     let attempt = job.attempt();
@@ -91,11 +115,6 @@ pub(super) async fn run(args: RunArgs, parts: &SessionParts, output: Output) -> 
         Output::Text => print_outcome(&outcome, seconds),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The job's name: as given, else the file's.
-pub(super) fn job_name(given: Option<String>, file: &Path) -> String {
-    given.unwrap_or_else(|| file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job").to_string())
 }
 
 /// The text of a SQL file.
