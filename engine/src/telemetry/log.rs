@@ -43,15 +43,19 @@ pub fn start(format: LogFormat, is_server: bool, tracer: Option<SdkTracer>) {
     let default = if is_server { "warn,baler=info" } else { "error,baler=warn,ballista_core::execution_plans=off,baler::progress=info" };
     let filter = std::env::var("BALER_LOG").unwrap_or_else(|_| default.to_string());
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
-    let lines = if is_json { lines.json().flatten_event(true).with_filter(filter).boxed() } else { lines.with_filter(filter).boxed() };
-    let log = tracing_subscriber::registry().with(lines);
     let started = match tracer {
-        None => log.try_init(),
+        None => {
+            let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
+            if is_json { log.json().flatten_event(true).try_init() } else { log.try_init() }
+        }
         Some(tracer) => {
+            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
+            let lines =
+                if is_json { lines.json().flatten_event(true).with_filter(filter).boxed() } else { lines.with_filter(filter).boxed() };
+            let log = tracing_subscriber::registry().with(lines);
             // Spans alone: the texts of events are for the log.
             let is_ours = filter_fn(|data| data.is_span() && data.target().starts_with("baler") && *data.level() <= tracing::Level::INFO);
-            log.with(tracing_opentelemetry::layer().with_tracer(tracer).with_filter(is_ours)).try_init()
+            log.with(tracing_opentelemetry::layer().with_tracer(tracer).with_filter(is_ours)).try_init().map_err(Into::into)
         }
     };
     if let Err(error) = started {
