@@ -2,7 +2,7 @@
 //!
 //! `cpu` is what the fleet takes in all its processes (scheduler, executors, driver) over what one process takes: the cost of
 //! being a fleet, whatever else the machine does. `tiny` tells how long jobs of very many splits of a few bytes take, where
-//! nothing but scheduling, receipts and files is left, and how much memory: these are constants of `docs/performance.md`.
+//! nothing but scheduling, receipts and files is left, and how much memory.
 //! `fixed` is what a job of one small split takes, which is in every job once; `cpu` is given with it and without, as the cost
 //! of the work itself.
 //!
