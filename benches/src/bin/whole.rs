@@ -62,8 +62,8 @@ fn main() -> Result<()> {
         let corpus = read_corpus(&data)?;
         let sample: Vec<&[u8]> = corpus.chunks(CHUNK_BYTES).take(16).collect();
         let effort = choose_effort(&sample, 9);
-        let (mut loops, mut servers, mut wholes, mut ratios, mut cpu, mut peak, mut stored) =
-            (vec![], vec![], vec![], vec![], vec![], 0, 0);
+        let (mut loops, mut servers, mut wholes, mut ratios, mut both) = (vec![], vec![], vec![], vec![], vec![]);
+        let (mut cpu, mut peak, mut stored) = (vec![], 0, 0);
         for pair in 0..args.pairs {
             let before = own_cpu_seconds()?;
             let (loop_seconds, loop_bytes) = bare_loop(&corpus, effort, cores)?;
@@ -74,7 +74,7 @@ fn main() -> Result<()> {
             let rate = |seconds: f64| corpus.len() as f64 / 1e6 / seconds;
             if pair > 0 {
                 loops.push(rate(loop_seconds));
-                servers.push(rate(server_seconds));
+                servers.push(if args.servers { rate(server_seconds) } else { 0.0 });
                 wholes.push(rate(job.seconds));
                 ratios.push(loop_seconds.max(server_seconds) / job.seconds);
                 both.push((loop_seconds + server_seconds) / job.seconds);
@@ -97,7 +97,7 @@ fn main() -> Result<()> {
         );
         figures.push(serde_json::json!({
             "shape": shape, "cores": cores, "raw_bytes": corpus.len(), "effort": effort, "loop_mb_per_s": loops, "job_mb_per_s": wholes,
-            "server_mb_per_s": if args.servers { servers } else { vec![] }, "ratio": ratios, "ratio_median": median(&ratios), "both_loops_ratio": both, "cpu_ratio": cpu,
+            "server_mb_per_s": servers, "ratio": ratios, "ratio_median": median(&ratios), "both_loops_ratio": both, "cpu_ratio": cpu,
             "cpu_ratio_median": median(&cpu), "loop_compressed_bytes": stored, "job_peak_bytes": peak,
         }));
     }
