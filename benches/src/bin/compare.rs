@@ -2,7 +2,7 @@
 //! and stored bytes.
 //!
 //! Each is a whole process of the batch job on two threads, `start` over one line, the others over some sample data. Equal builds differ
-//! by up to 1 % at the start of a process and much less in its work (threads wait in loops). Counts of another compiler, or of a processor with other instructions, are
+//! by 0.01 %, `start` by 1 % (threads wait in loops). Counts of another compiler, or of a processor with other instructions, are
 //! other counts: then the baseline has to be saved anew from the older revision.
 
 use std::collections::BTreeMap;
