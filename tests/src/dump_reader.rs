@@ -70,6 +70,11 @@ impl Stored {
         ids
     }
 
+    /// The sum of `compressed_size`.
+    pub fn compressed_bytes(&self) -> u64 {
+        self.documents.iter().map(|document| number(document, "compressed_size") as u64).sum()
+    }
+
     /// URI → bytes.
     ///
     /// # Panics

@@ -12,6 +12,7 @@ use flate2::read::ZlibDecoder;
 use serde_json::Value;
 
 use crate::baler::{Baler, Finished};
+use crate::dump_reader::Stored;
 use crate::fleet::Fleet;
 use crate::job::{Report, Sink, files, table};
 use crate::mongo::Collection;
@@ -188,28 +189,37 @@ impl<'a> Feed<'a> {
         self.expect_records(&self.topic.read());
     }
 
-    /// Asserts that exactly the values of these records are stored, each once and in its place, by code which shares nothing with the engine.
+    /// Asserts that exactly the values of these records are stored, as [`expect_values`] does.
     #[track_caller]
     pub fn expect_records(&self, expected: &Records) {
-        let mut left: BTreeMap<(i32, i64), &Record> = expected.iter().map(|(place, record)| (*place, record)).collect();
-        let stored = self.sink.read();
-        stored.ids();
-        for document in &stored.documents {
-            assert_eq!(document.get_str("topic"), Ok(self.topic.name.as_str()));
-            let partition = document.get_i32("partition").expect("a partition");
-            let (first, last) = (number(document, "first_offset"), number(document, "last_offset"));
-            let here: Vec<(i32, i64)> = left.range((partition, first)..=(partition, last)).map(|(place, _)| *place).collect();
-            let lines = lines_of(&inflate(document));
-            let place = format!("partition {partition} offsets {first}–{last}");
-            assert!(here.first() == Some(&(partition, first)) && here.last() == Some(&(partition, last)), "{place}: not these records");
-            assert_eq!((lines.len(), number(document, "records")), (here.len(), here.len() as i64), "{place}: another number of records");
-            for (line, at) in lines.iter().zip(&here) {
-                let record = left.remove(at).expect("it is there");
-                assert!(record.value.as_deref().unwrap_or_default() == line, "{place}: another record at {at:?}");
-            }
-        }
-        assert!(left.is_empty(), "{} of {} records are not stored, first {:?}", left.len(), expected.len(), left.keys().next());
+        expect_values(&self.topic.name, expected, &self.sink.read());
     }
+}
+
+/// Asserts that exactly the values of these records of a topic are stored, each once and in its place, by code which shares nothing
+/// with the engine.
+///
+/// # Panics
+/// When not.
+#[track_caller]
+pub fn expect_values(topic: &str, expected: &Records, stored: &Stored) {
+    let mut left: BTreeMap<(i32, i64), &Record> = expected.iter().map(|(place, record)| (*place, record)).collect();
+    stored.ids();
+    for document in &stored.documents {
+        assert_eq!(document.get_str("topic"), Ok(topic));
+        let partition = document.get_i32("partition").expect("a partition");
+        let (first, last) = (number(document, "first_offset"), number(document, "last_offset"));
+        let here: Vec<(i32, i64)> = left.range((partition, first)..=(partition, last)).map(|(place, _)| *place).collect();
+        let lines = lines_of(&inflate(document));
+        let place = format!("partition {partition} offsets {first}–{last}");
+        assert!(here.first() == Some(&(partition, first)) && here.last() == Some(&(partition, last)), "{place}: not these records");
+        assert_eq!((lines.len(), number(document, "records")), (here.len(), here.len() as i64), "{place}: another number of records");
+        for (line, at) in lines.iter().zip(&here) {
+            let record = left.remove(at).expect("it is there");
+            assert!(record.value.as_deref().unwrap_or_default() == line, "{place}: another record at {at:?}");
+        }
+    }
+    assert!(left.is_empty(), "{} of {} records are not stored, first {:?}", left.len(), expected.len(), left.keys().next());
 }
 
 fn number(document: &Document, field: &str) -> i64 {

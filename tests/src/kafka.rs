@@ -14,7 +14,7 @@ use crate::minio::Certificates;
 use crate::mongo::Login;
 use crate::servers::{Server, free_port, random, random_name, run_folder, say};
 use crate::topic::Topic;
-use crate::{cache, wait_until};
+use crate::{cache, packages, wait_until};
 
 const VERSION: &str = "4.3.0";
 const SCALA: &str = "2.13";
@@ -31,32 +31,10 @@ pub fn description() -> String {
 
 /// The folder of the jars of the broker and its tools.
 pub fn jars() -> PathBuf {
-    let place = cache::tool(&format!("kafka-{VERSION}"), "mvn dependency:copy-dependencies", |place| {
-        fs::write(place.join("pom.xml"), project()).expect("cannot write to the cache");
-        let folder = format!("-DoutputDirectory={}", place.join("lib").display());
-        let mut maven = Command::new("mvn");
-        maven.args(["--quiet", "--batch-mode", "--file"]).arg(place.join("pom.xml")).args(["dependency:copy-dependencies", &folder]);
-        cache::step(&mut maven, "Maven (`mvn`)");
-    });
-    place.join("lib")
-}
-
-/// A Maven project which needs nothing but the broker.
-fn project() -> String {
-    let dependency = |group: &str, artifact: &str, version: &str| {
-        format!("<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>")
-    };
-    let dependencies = [
-        dependency("org.apache.kafka", &format!("kafka_{SCALA}"), VERSION),
-        dependency("org.apache.kafka", "kafka-tools", VERSION),
-        dependency("org.apache.logging.log4j", "log4j-slf4j-impl", LOG4J),
-        dependency("org.apache.logging.log4j", "log4j-core", LOG4J),
-    ];
-    format!(
-        "<project><modelVersion>4.0.0</modelVersion><groupId>baler</groupId><artifactId>kafka</artifactId><version>1</version>\
-         <dependencies>{}</dependencies></project>",
-        dependencies.concat()
-    )
+    let log4j = |artifact: &str| format!("org.apache.logging.log4j:{artifact}:{LOG4J}");
+    let kafka = |artifact: &str| format!("org.apache.kafka:{artifact}:{VERSION}");
+    let artifacts = [kafka(&format!("kafka_{SCALA}")), kafka("kafka-tools"), log4j("log4j-slf4j-impl"), log4j("log4j-core")];
+    packages::maven(&format!("kafka-{VERSION}"), &artifacts)
 }
 
 /// A port with TLS and a login.

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use bson::{Document, doc};
-use futures::TryStreamExt;
-use mongodb::options::IndexOptions;
+use bson::{Document, RawDocumentBuf, doc};
+use futures::{StreamExt, TryStreamExt};
+use mongodb::options::{Acknowledgment, IndexOptions, WriteConcern};
 use mongodb::{Client, IndexModel};
 
 use crate::servers::{Server, free_port, random, random_name, run_folder, say};
@@ -184,6 +184,25 @@ impl Collection<'_> {
     /// Puts many documents there behind Baler's back.
     pub fn insert_all(&self, documents: &[Document]) {
         block_on(self.handle().insert_many(documents)).expect("cannot insert documents");
+    }
+
+    /// Sends batches by a bare loop of `insert_many`, some at once, acknowledged by a majority and its journal: for benchmarks.
+    ///
+    /// # Panics
+    /// When the server refuses one.
+    pub fn insert_batches(&self, batches: &[Vec<RawDocumentBuf>], at_once: usize) {
+        let concern = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
+        let handle = self.handle().clone_with_type::<RawDocumentBuf>();
+        let (handle, concern) = (&handle, &concern);
+        let inserts =
+            batches.iter().map(|batch| async move { handle.insert_many(batch).ordered(false).write_concern(concern.clone()).await });
+        block_on(futures::stream::iter(inserts).buffer_unordered(at_once).try_collect::<Vec<_>>()).expect("cannot insert documents");
+    }
+
+    /// Makes an index on a field.
+    pub fn index(&self, field: &str) {
+        let handle = self.handle();
+        block_on(async { handle.create_index(IndexModel::builder().keys(doc! { field: 1 }).build()).await }).expect("cannot make an index");
     }
 
     /// Puts a document there behind Baler's back.

@@ -1,4 +1,4 @@
-//! Tools out of Debian's and Python's packages, unpacked into the cache: nothing is installed on this machine.
+//! Tools out of Debian's, Python's and Maven's packages, unpacked into the cache: nothing is installed on this machine.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -47,6 +47,31 @@ pub fn python(packages: &[&str]) -> PathBuf {
         cache::step(Command::new("python3").args(["-m", "venv"]).arg(place), PYTHON);
         cache::step(Command::new(place.join("bin/pip")).args(["install", "--quiet", "--prefer-binary"]).args(packages), "pip");
     })
+}
+
+/// A folder with the jars of Maven's artifacts (`group:artifact:version`) and of all that they need.
+///
+/// # Panics
+/// When they cannot be had.
+pub fn maven(name: &str, artifacts: &[String]) -> PathBuf {
+    let dependency = |artifact: &String| {
+        let parts: Vec<_> = artifact.split(':').collect();
+        let [group, artifact, version] = parts[..] else { panic!("{artifact} is not group:artifact:version") };
+        format!("<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>")
+    };
+    let project = format!(
+        "<project><modelVersion>4.0.0</modelVersion><groupId>baler</groupId><artifactId>jars</artifactId><version>1</version>\
+         <dependencies>{}</dependencies></project>",
+        artifacts.iter().map(dependency).collect::<String>()
+    );
+    let place = cache::tool(name, "mvn dependency:copy-dependencies", |place| {
+        std::fs::write(place.join("pom.xml"), project).expect("cannot write to the cache");
+        let folder = format!("-DoutputDirectory={}", place.join("lib").display());
+        let mut maven = Command::new("mvn");
+        maven.args(["--quiet", "--batch-mode", "--file"]).arg(place.join("pom.xml")).args(["dependency:copy-dependencies", &folder]);
+        cache::step(&mut maven, "Maven (`mvn`)");
+    });
+    place.join("lib")
 }
 
 /// The folder of a Go module's source, such as `github.com/owner/name@v1.2.3`.

@@ -8,10 +8,11 @@ use std::process::Command;
 use std::time::Instant;
 
 use baler::function::zlib::choose_effort;
-use baler_benches::{CHUNK_BYTES, JobFigures, Result, bare_loop, cpu_seconds_of, median, run_watched, spread};
+use baler_benches::jobs::Query;
+use baler_benches::process::{own_cpu_seconds, run_watched};
+use baler_benches::{CHUNK_BYTES, Result, bare_loop, keep, median, spread};
 use baler_tests::kafka::Kafka;
-use baler_tests::mongo::{Collection, Mongo};
-use baler_tests::topic::Topic;
+use baler_tests::mongo::Mongo;
 use clap::Parser;
 
 #[derive(Debug, Parser)]
@@ -59,28 +60,29 @@ fn main() -> Result<()> {
         &topic.url(),
     ]))?;
     if args.backlog {
-        return take_backlog(&args, &topic, folder.path());
+        return take_backlog(&args, &topic.url(), folder.path());
     }
     let cores = std::thread::available_parallelism()?.get();
-    let own = || cpu_seconds_of(std::process::id()).ok_or("no /proc/self/stat");
     let (mut rates, mut ratios, mut cpu, mut empty, mut peak, mut records) = (vec![], vec![], vec![], vec![], 0, 0);
     for round in 0..args.rounds {
-        let (before, started) = (own()?, Instant::now());
+        let (before, started) = (own_cpu_seconds()?, Instant::now());
         let values = topic.read_values();
         let consumer_seconds = started.elapsed().as_secs_f64();
-        let consumed = own()?;
+        let consumed = own_cpu_seconds()?;
         records = values.records;
         let sample: Vec<&[u8]> = values.bytes.chunks(CHUNK_BYTES).take(16).collect();
         let effort = choose_effort(&sample, 9);
-        let chosen = own()?;
+        let chosen = own_cpu_seconds()?;
         let (loop_seconds, _) = bare_loop(&values.bytes, effort, cores)?;
-        let compressed = own()?;
+        let compressed = own_cpu_seconds()?;
         drop(values);
         let collection = args.mongodb.then(|| Mongo::shared().collection());
-        let query = Query::new(&args.baler, folder.path(), &topic, round, collection.as_ref())?;
-        let feed = query.run()?;
-        let after = own()?;
-        empty.push(query.run()?.seconds);
+        let place = folder.path().join(format!("round-{round}"));
+        let output = collection.map_or_else(|| place.join("dump").display().to_string(), |collection| collection.url);
+        let query = Query::new(&args.baler, place, &topic.url(), &output)?;
+        let feed = run_watched(&mut query.command())?;
+        let after = own_cpu_seconds()?;
+        empty.push(run_watched(&mut query.command())?.seconds);
         std::fs::remove_dir_all(query.folder)?;
         if round > 0 {
             rates.push(records as f64 / feed.seconds * 60.0 / 1e6);
@@ -100,60 +102,23 @@ fn main() -> Result<()> {
         "size": args.size, "into": if args.mongodb { "mongodb" } else { "bson" }, "partitions": args.partitions, "records": records, "million_records_per_minute": rates, "ratio": ratios,
         "ratio_median": median(&ratios), "cpu_ratio": cpu, "cpu_ratio_median": median(&cpu), "peak_bytes": peak, "nothing_new_seconds": empty,
     });
-    if let Some(folder) = args.json.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    std::fs::write(&args.json, serde_json::to_vec_pretty(&figures)?)?;
+    keep(&args.json, &figures)?;
     kafka.kill();
     Ok(())
 }
 
-/// Catches up with the topic once, and prints its records, time and peak memory.
+/// Catches up with the topic once, and prints its time and peak memory, and what `baler verify` counts.
 #[expect(clippy::print_stdout, reason = "the figures belong on stdout")]
-fn take_backlog(args: &Args, topic: &Topic<'_>, folder: &Path) -> Result<()> {
+fn take_backlog(args: &Args, topic: &str, folder: &Path) -> Result<()> {
     let collection = args.mongodb.then(|| Mongo::shared().collection());
-    let query = Query::new(&args.baler, folder, topic, 0, collection.as_ref())?;
-    let feed = query.run()?;
+    let output = collection.as_ref().map_or_else(|| folder.join("dump").display().to_string(), |collection| collection.url.clone());
+    let query = Query::new(&args.baler, folder.join("backlog"), topic, &output)?;
+    let feed = run_watched(&mut query.command())?;
     println!("{} of {} records: {:.1} s, peak memory {} MiB", args.size, args.shape, feed.seconds, feed.peak_bytes >> 20);
-    println!("{}", query.verify()?);
+    let verified = Command::new(&args.baler).args(["verify", "--job", "bench", "--state"]).arg(query.folder.join("state")).output()?;
+    if !verified.status.success() {
+        return Err(String::from_utf8_lossy(&verified.stderr).into_owned().into());
+    }
+    println!("{}", String::from_utf8_lossy(&verified.stdout));
     Ok(())
-}
-
-/// A query with a state of its own.
-struct Query<'a> {
-    baler: &'a Path,
-    folder: PathBuf,
-    input: String,
-    output: String,
-}
-
-impl<'a> Query<'a> {
-    fn new(baler: &'a Path, folder: &Path, topic: &Topic<'_>, round: usize, collection: Option<&Collection<'_>>) -> Result<Self> {
-        let folder = folder.join(format!("round-{round}"));
-        std::fs::create_dir(&folder)?;
-        let statement = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/stream.sql"))?;
-        let into_dump = |text: String| {
-            text.replace("STORED AS MONGODB", "STORED AS BSON").replace("OPTIONS ('mongodb.indexes' 'compression_ratio, timestamp')", "")
-        };
-        std::fs::write(folder.join("stream.sql"), if collection.is_some() { statement } else { into_dump(statement) })?;
-        let output = collection.map_or_else(|| folder.join("dump").display().to_string(), |collection| collection.url.clone());
-        Ok(Self { baler, folder, input: topic.url(), output })
-    }
-
-    /// Streams all that is new in the topic.
-    fn run(&self) -> Result<JobFigures> {
-        let mut feed = Command::new(self.baler);
-        feed.arg("stream").arg(self.folder.join("stream.sql")).args(["--name", "bench", "--available-now", "--state"]);
-        feed.arg(self.folder.join("state")).args(["--set", &format!("INPUT={}", self.input), "--set", &format!("OUTPUT={}", self.output)]);
-        run_watched(&mut feed)
-    }
-
-    /// What `baler verify` says of it.
-    fn verify(&self) -> Result<String> {
-        let verified = Command::new(self.baler).args(["verify", "--job", "bench", "--state"]).arg(self.folder.join("state")).output()?;
-        if !verified.status.success() {
-            return Err(String::from_utf8_lossy(&verified.stderr).into_owned().into());
-        }
-        Ok(String::from_utf8_lossy(&verified.stdout).into_owned())
-    }
 }

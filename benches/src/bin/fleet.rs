@@ -1,9 +1,10 @@
 //! A job on a fleet against the same job in one process, and many tiny splits, side by side in one run.
 //!
 //! `cpu` is what the fleet takes in all its processes (scheduler, executors, driver) over what one process takes: the cost of
-//! being a fleet, whatever else the machine does. `tiny` tells how long a job of very many splits of a few bytes takes, where
-//! nothing but scheduling, receipts and files is left. `fixed` is what a job of one small split takes, which is in every job once;
-//! `cpu` is given with it and without, as the cost of the work itself.
+//! being a fleet, whatever else the machine does. `tiny` tells how long jobs of very many splits of a few bytes take, where
+//! nothing but scheduling, receipts and files is left, and how much memory.
+//! `fixed` is what a job of one small split takes, which is in every job once; `cpu` is given with it and without, as the cost
+//! of the work itself.
 //!
 //! The executors share the cores of this machine evenly, as pods with a CPU limit do: all of them together have as many as the
 //! one process.
@@ -13,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use baler_benches::{Result, cpu_seconds_of, median, peak_memory, spread};
+use baler_benches::process::{JobFigures, cpu_seconds_of, peak_memory, run_watched};
+use baler_benches::{Result, jobs, keep, median, spread};
 use clap::Parser;
 
 #[derive(Debug, Parser)]
@@ -30,9 +32,9 @@ struct Args {
     /// Executors, each with its share of the cores and, as is the default, one slot more.
     #[arg(long, default_value_t = 2)]
     executors: usize,
-    /// Splits of a few bytes.
-    #[arg(long, default_value_t = 16_000)]
-    tiny: usize,
+    /// Splits of a few bytes, an object each; a job for each number.
+    #[arg(long, value_delimiter = ',', default_value = "16000")]
+    tiny: Vec<usize>,
     /// Where the figures are kept as JSON.
     #[arg(long, default_value = "target/benches/fleet.json")]
     json: PathBuf,
@@ -104,23 +106,13 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
-    let made = Command::new(&args.baler).args(["generate", "--size", &args.size, "--files", "2", "--to"]).arg(&data).output()?;
-    if !made.status.success() {
-        return Err(String::from_utf8_lossy(&made.stderr).into_owned().into());
-    }
+    jobs::generate(&args.baler, &args.size, 2, "json", &data)?;
     let fleet = Fleet::start(&args, folder.path())?;
     // First, and with nothing deleted before: ext4 looks through recently deleted inodes whenever it makes a file.
-    let tiny = folder.path().join("tiny");
-    std::fs::create_dir(&tiny)?;
-    for number in 0..args.tiny {
-        std::fs::write(tiny.join(format!("{number:06}.txt")), format!("row {number}\n"))?;
+    let mut tiny = Vec::new();
+    for splits in &args.tiny {
+        tiny.push(tiny_job(&args, folder.path(), *splits, &fleet)?);
     }
-    let all = run(&args, folder.path(), &tiny, Some(&fleet))?;
-    let one = run(&args, folder.path(), &tiny, None)?;
-    println!(
-        "{} tiny splits: one process {:.1} s, {:.1} CPU s; fleet {:.1} s, {:.1} CPU s",
-        args.tiny, one.seconds, one.cpu_seconds, all.seconds, all.cpu_seconds
-    );
 
     let small = folder.path().join("small");
     std::fs::create_dir(&small)?;
@@ -148,37 +140,55 @@ fn main() -> Result<()> {
     println!("peak memory, MiB: scheduler {}, executors {:?}", peaks[0], &peaks[1..]);
     let figures = serde_json::json!({
         "size": args.size, "executors": args.executors, "one_process_seconds": alone, "fleet_seconds": together, "cpu_ratio": ratios,
-        "cpu_ratio_median": median(&ratios), "fixed_cpu_seconds": fixed, "cpu_ratio_without_fixed": work_ratios, "tiny_splits": args.tiny, "tiny_one_process_seconds": one.seconds,
-        "tiny_fleet_seconds": all.seconds, "peak_mib": peaks,
+        "cpu_ratio_median": median(&ratios), "fixed_cpu_seconds": fixed, "cpu_ratio_without_fixed": work_ratios, "tiny": tiny, "peak_mib": peaks,
     });
-    if let Some(folder) = args.json.parent() {
-        std::fs::create_dir_all(folder)?;
+    keep(&args.json, &figures)
+}
+
+/// A job of very many splits of a few bytes, on the fleet and in one process.
+#[expect(clippy::print_stdout, reason = "the figures belong on stdout")]
+fn tiny_job(args: &Args, folder: &Path, splits: usize, fleet: &Fleet) -> Result<serde_json::Value> {
+    let data = folder.join(format!("tiny-{splits}"));
+    std::fs::create_dir(&data)?;
+    for number in 0..splits {
+        std::fs::write(data.join(format!("{number:07}.txt")), format!("row {number}\n"))?;
     }
-    std::fs::write(&args.json, serde_json::to_vec_pretty(&figures)?)?;
-    Ok(())
+    let all = run(args, folder, &data, Some(fleet))?;
+    let one = run(args, folder, &data, None)?;
+    let scheduler = fleet.servers.first().and_then(|server| peak_memory(server.id())).unwrap_or_default();
+    println!(
+        "{splits} tiny splits: one process {:.2} s, {:.2} CPU s, {} MiB; fleet {:.2} s, {:.2} CPU s, driver {} MiB, scheduler {} MiB",
+        one.seconds,
+        one.cpu_seconds,
+        one.peak_bytes >> 20,
+        all.seconds,
+        all.cpu_seconds,
+        all.peak_bytes >> 20,
+        scheduler >> 20
+    );
+    Ok(serde_json::json!({
+        "splits": splits, "one_process_seconds": one.seconds, "one_process_cpu_seconds": one.cpu_seconds, "one_process_peak_bytes": one.peak_bytes,
+        "fleet_seconds": all.seconds, "fleet_cpu_seconds": all.cpu_seconds, "driver_peak_bytes": all.peak_bytes, "scheduler_peak_bytes": scheduler,
+    }))
 }
 
 struct Run {
     seconds: f64,
     cpu_seconds: f64,
+    /// Of the process which was called: the driver, or all there is.
+    peak_bytes: u64,
 }
 
 /// Runs the job from its start to its commit, in one process or on the fleet.
 fn run(args: &Args, folder: &Path, data: &Path, fleet: Option<&Fleet>) -> Result<Run> {
     let own = tempfile::tempdir_in(folder)?.keep();
     let (dump, state) = (own.join("dump"), own.join("state"));
-    let mut job = Command::new(&args.baler);
-    job.args(["run", concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/compress.sql"), "--job", "bench", "--state"]).arg(&state);
-    job.args(["--set", &format!("INPUT={}/", data.display()), "--set", &format!("OUTPUT={}", dump.display())]);
+    let mut job = jobs::compress(&args.baler, &data.display().to_string(), &dump.display().to_string(), &state);
     if let Some(fleet) = fleet {
         job.args(["--scheduler", &fleet.url]);
     }
     let cpu = || cpu_seconds_of(std::process::id()).map_or(0.0, |cpu| cpu.children) + fleet.map_or(0.0, Fleet::cpu_seconds);
-    let (started, before) = (Instant::now(), cpu());
-    let output = job.output()?;
-    let run = Run { seconds: started.elapsed().as_secs_f64(), cpu_seconds: cpu() - before };
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
-    }
-    Ok(run)
+    let before = cpu();
+    let JobFigures { seconds, peak_bytes } = run_watched(&mut job)?;
+    Ok(Run { seconds, cpu_seconds: cpu() - before, peak_bytes })
 }

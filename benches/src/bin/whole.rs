@@ -5,12 +5,21 @@
 //!
 //! `time` is the ratio of elapsed times, which is what users wait for; on a machine that others use too, it says as much about
 //! them. `CPU` is the ratio of CPU seconds, kernel's included: it leaves out only the time in which cores are idle.
+//!
+//! With `--servers` the job reads from MinIO and writes into MongoDB. Then a second bare loop sends the same documents by `insert_many`, as
+//! many batches at once as the job: the server's own ceiling. `time` is the slower loop's time over the job's, and `CPU` is of both loops.
+//! Servers on the same cores have them for themselves in one loop and not at all in the other; a job shares them with its servers. So `both`
+//! holds both loops, one after the other, against the job: at 1 it does all in the time in which they do theirs, and MinIO's part too.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::time::Instant;
 
 use baler::function::zlib::choose_effort;
-use baler_benches::{CHUNK_BYTES, JobFigures, Result, bare_loop, cpu_seconds_of, median, run_watched, spread};
+use baler_benches::process::{JobFigures, own_cpu_seconds, run_watched};
+use baler_benches::{CHUNK_BYTES, Result, bare_loop, jobs, keep, median, spread};
+use baler_tests::minio::{Bucket, Minio};
+use baler_tests::mongo::{Collection, Mongo};
+use bson::RawDocumentBuf;
 use clap::Parser;
 
 #[derive(Debug, Parser)]
@@ -27,6 +36,9 @@ struct Args {
     /// Pairs to run for each shape; the first one is not counted.
     #[arg(long, default_value_t = 6)]
     pairs: usize,
+    /// Reads from the tests' MinIO and writes into their MongoDB wire server, with majority and journal.
+    #[arg(long)]
+    servers: bool,
     /// Where the figures are kept as JSON.
     #[arg(long, default_value = "target/benches/whole.json")]
     json: PathBuf,
@@ -39,28 +51,33 @@ fn main() -> Result<()> {
     let mut figures = Vec::new();
     println!("{cores} cores, {} of each shape, {} pairs", args.size, args.pairs - 1);
     println!(
-        "{:<8} {:>12} {:>12} {:>7} {:>13} {:>7} {:>9} {:>8} {:>10}",
-        "shape", "loop MB/s", "job MB/s", "time", "(min–max)", "CPU", "size", "effort", "peak MiB"
+        "{:<8} {:>10} {:>12} {:>12} {:>7} {:>13} {:>7} {:>7} {:>9} {:>8} {:>10}",
+        "shape", "loop MB/s", "server MB/s", "job MB/s", "time", "(min–max)", "both", "CPU", "size", "effort", "peak MiB"
     );
     for shape in &args.shapes {
         let folder = tempfile::tempdir()?;
         let data = folder.path().join("data");
-        run(Command::new(&args.baler).args(["generate", "--size", &args.size, "--files", "2", "--shape", shape, "--to"]).arg(&data))?;
+        jobs::generate(&args.baler, &args.size, 2, shape, &data)?;
+        let mut place = if args.servers { Place::servers(&args, shape)? } else { Place::Files(data.display().to_string()) };
         let corpus = read_corpus(&data)?;
         let sample: Vec<&[u8]> = corpus.chunks(CHUNK_BYTES).take(16).collect();
         let effort = choose_effort(&sample, 9);
-        let (mut loops, mut jobs, mut ratios, mut cpu, mut peak, mut stored) = (vec![], vec![], vec![], vec![], 0, 0);
+        let (mut loops, mut servers, mut wholes, mut ratios, mut both) = (vec![], vec![], vec![], vec![], vec![]);
+        let (mut cpu, mut peak, mut stored) = (vec![], 0, 0);
         for pair in 0..args.pairs {
-            let before = cpu_seconds_of(std::process::id()).ok_or("no /proc/self/stat")?;
+            let before = own_cpu_seconds()?;
             let (loop_seconds, loop_bytes) = bare_loop(&corpus, effort, cores)?;
-            let between = cpu_seconds_of(std::process::id()).ok_or("no /proc/self/stat")?;
-            let job = whole_job(&args.baler, folder.path(), &data, pair)?;
-            let after = cpu_seconds_of(std::process::id()).ok_or("no /proc/self/stat")?;
+            let server_seconds = place.insert_loop(2 * (cores + 1));
+            let between = own_cpu_seconds()?;
+            let job = place.whole_job(&args.baler, folder.path(), pair)?;
+            let after = own_cpu_seconds()?;
             let rate = |seconds: f64| corpus.len() as f64 / 1e6 / seconds;
             if pair > 0 {
                 loops.push(rate(loop_seconds));
-                jobs.push(rate(job.seconds));
-                ratios.push(loop_seconds / job.seconds);
+                servers.push(if args.servers { rate(server_seconds) } else { 0.0 });
+                wholes.push(rate(job.seconds));
+                ratios.push(loop_seconds.max(server_seconds) / job.seconds);
+                both.push((loop_seconds + server_seconds) / job.seconds);
                 cpu.push((between.own - before.own) / (after.children - between.children));
                 peak = peak.max(job.peak_bytes);
                 stored = loop_bytes;
@@ -68,24 +85,23 @@ fn main() -> Result<()> {
         }
         let (low, high) = spread(&ratios);
         println!(
-            "{shape:<8} {:>12.1} {:>12.1} {:>7.3} {low:>6.3}–{high:<6.3} {:>7.3} {:>7.2}:1 {effort:>8} {:>10}",
+            "{shape:<8} {:>10.1} {:>12.1} {:>12.1} {:>7.3} {low:>6.3}–{high:<6.3} {:>7.3} {:>7.3} {:>7.2}:1 {effort:>8} {:>10}",
             median(&loops),
-            median(&jobs),
+            median(&servers),
+            median(&wholes),
             median(&ratios),
+            median(&both),
             median(&cpu),
             corpus.len() as f64 / stored as f64,
             peak >> 20
         );
         figures.push(serde_json::json!({
-            "shape": shape, "cores": cores, "raw_bytes": corpus.len(), "effort": effort, "loop_mb_per_s": loops, "job_mb_per_s": jobs,
-            "ratio": ratios, "ratio_median": median(&ratios), "cpu_ratio": cpu, "cpu_ratio_median": median(&cpu), "loop_compressed_bytes": stored, "job_peak_bytes": peak,
+            "shape": shape, "cores": cores, "raw_bytes": corpus.len(), "effort": effort, "loop_mb_per_s": loops, "job_mb_per_s": wholes,
+            "server_mb_per_s": servers, "ratio": ratios, "ratio_median": median(&ratios), "both_loops_ratio": both, "cpu_ratio": cpu,
+            "cpu_ratio_median": median(&cpu), "loop_compressed_bytes": stored, "job_peak_bytes": peak,
         }));
     }
-    if let Some(folder) = args.json.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    std::fs::write(&args.json, serde_json::to_vec_pretty(&figures)?)?;
-    Ok(())
+    keep(&args.json, &figures.into())
 }
 
 fn read_corpus(folder: &Path) -> Result<Vec<u8>> {
@@ -98,19 +114,70 @@ fn read_corpus(folder: &Path) -> Result<Vec<u8>> {
     Ok(corpus)
 }
 
-/// Runs the job as a user does: a whole process, start-up included.
-fn whole_job(baler: &Path, folder: &Path, data: &Path, pair: usize) -> Result<JobFigures> {
-    let (dump, state) = (folder.join(format!("dump-{pair}")), folder.join(format!("state-{pair}")));
-    let mut job = Command::new(baler);
-    job.args(["run", concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/compress.sql"), "--job", "bench", "--state"]).arg(&state);
-    job.args(["--set", &format!("INPUT={}/", data.display()), "--set", &format!("OUTPUT={}", dump.display())]);
-    let figures = run_watched(&mut job)?;
-    std::fs::remove_dir_all(dump)?;
-    std::fs::remove_dir_all(state)?;
-    Ok(figures)
+/// Where a job reads and writes.
+enum Place {
+    /// From a folder into a dump.
+    Files(String),
+    /// From a bucket into collections; and what the first job stored, in batches as it sends them.
+    Servers { bucket: Bucket, batches: Vec<Vec<RawDocumentBuf>> },
 }
 
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output()?;
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned().into()) }
+impl Place {
+    fn servers(args: &Args, shape: &str) -> Result<Self> {
+        let bucket = Minio::plain().make_bucket();
+        let mut generate = jobs::generate_call(&args.baler, &args.size, 2, shape, &bucket.url("data"));
+        jobs::run(generate.envs(Minio::plain().environment()))?;
+        Ok(Self::Servers { bucket, batches: Vec::new() })
+    }
+
+    /// Runs the job as a user does: a whole process, start-up included.
+    fn whole_job(&mut self, baler: &Path, folder: &Path, pair: usize) -> Result<JobFigures> {
+        let (dump, state) = (folder.join(format!("dump-{pair}")), folder.join(format!("state-{pair}")));
+        let figures = match self {
+            Self::Files(data) => {
+                let figures = run_watched(&mut jobs::compress(baler, data, &dump.display().to_string(), &state))?;
+                std::fs::remove_dir_all(dump)?;
+                figures
+            }
+            Self::Servers { bucket, batches } => {
+                let collection = Mongo::shared().collection();
+                let mut job = jobs::compress(baler, &bucket.url("data"), &collection.url, &state);
+                let figures = run_watched(job.envs(Minio::plain().environment()))?;
+                if batches.is_empty() {
+                    *batches = in_batches(&collection)?;
+                }
+                figures
+            }
+        };
+        std::fs::remove_dir_all(state)?;
+        Ok(figures)
+    }
+
+    /// Seconds in which the server takes the same documents from a loop that does nothing else; 0 without a server.
+    fn insert_loop(&self, at_once: usize) -> f64 {
+        let Self::Servers { batches, .. } = self else { return 0.0 };
+        let collection = Mongo::shared().collection();
+        let started = Instant::now();
+        // As `sql/compress-to-mongodb.sql` does.
+        for field in ["compression_ratio", "timestamp"] {
+            collection.index(field);
+        }
+        collection.insert_batches(batches, at_once);
+        started.elapsed().as_secs_f64()
+    }
+}
+
+/// What a collection holds, in batches of 16 MiB, the job's default.
+fn in_batches(collection: &Collection<'_>) -> Result<Vec<Vec<RawDocumentBuf>>> {
+    let (mut batches, mut bytes) = (vec![Vec::new()], 0);
+    for document in collection.read() {
+        let document = RawDocumentBuf::from_document(&document)?;
+        bytes += document.as_bytes().len();
+        if bytes > 16 << 20 {
+            bytes = document.as_bytes().len();
+            batches.push(Vec::new());
+        }
+        batches.last_mut().ok_or("no batch")?.push(document);
+    }
+    Ok(batches)
 }
