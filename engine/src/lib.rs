@@ -19,7 +19,7 @@
 //! # Modules
 //!
 //! [`session`] assembles a session; [`codec`] makes its plans travel; [`cluster`] is the fleet; [`statement`] plans SQL; [`connector`] holds sources and sinks; [`function`] the SQL
-//! functions; [`job`] state, driver and auditor; [`stream`] the driver of streaming queries; [`generate`] sample data; [`cli`] the command line; [`web`] the dashboard; [`credentials`], [`error`], [`hex`], [`object_writer`], [`options`],
+//! functions; [`job`] state, driver and auditor; [`stream`] the driver of streaming queries; [`generate`] sample data; [`cli`] the command line; [`web`] the dashboard; [`operator`] resources of Kubernetes; [`credentials`], [`error`], [`hex`], [`object_writer`], [`options`],
 //! [`retry`], [`runtime`], [`store`] and [`telemetry`] serve them all.
 
 pub mod cli;
@@ -33,6 +33,7 @@ pub mod generate;
 pub mod hex;
 pub mod job;
 pub mod object_writer;
+pub mod operator;
 pub mod options;
 pub mod retry;
 pub mod runtime;

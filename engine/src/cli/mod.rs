@@ -10,6 +10,7 @@ mod generate;
 mod health;
 mod jobs;
 mod metrics;
+mod operator;
 mod progress;
 mod restore;
 mod run;
@@ -68,6 +69,8 @@ enum Command {
     Scheduler(Box<servers::SchedulerArgs>),
     /// Runs an executor of a fleet.
     Executor(Box<servers::ExecutorArgs>),
+    /// Keeps BalerJob and BalerStream resources of a Kubernetes namespace: makes their drivers and says how far they are.
+    Operator(operator::OperatorArgs),
     /// Asks a scheduler or executor whether it is well: what a container's health check runs.
     Health(health::HealthArgs),
 }
@@ -98,7 +101,7 @@ pub fn main_with(parts: SessionParts) -> ExitCode {
             return ExitCode::from(if is_help { 0 } else { 2 });
         }
     };
-    log::start(cli.log_format, matches!(cli.command, Command::Scheduler(_) | Command::Executor(_)));
+    log::start(cli.log_format, matches!(cli.command, Command::Scheduler(_) | Command::Executor(_) | Command::Operator(_)));
     let ended = runtime::io().and_then(|io| io.block_on(dispatch(cli, &parts)));
     match ended {
         Ok(code) => code,
@@ -143,6 +146,7 @@ async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
         Command::DeadLetters(args) => dead_letters::run(args, parts, output).await,
         Command::Scheduler(args) => servers::run_scheduler(*args, parts).await,
         Command::Executor(args) => servers::run_executor(*args, parts).await,
+        Command::Operator(args) => operator::run(args, parts).await,
         Command::Health(args) => health::run(args).await,
     }
 }
