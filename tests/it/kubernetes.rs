@@ -286,8 +286,12 @@ fn accounts_may_do_what_they_need_and_nothing_else() {
         assert!(!cluster.may(account, &["list", "pods", "--namespace=kube-system"]) && !cluster.may(account, &["list", "nodes"]));
     }
     for account in ["airflow", "prometheus"] {
-        assert!(!cluster.may(account, &["create", "deployments.apps"]) && !cluster.may(account, &["create", "balerjobs.baler.dev"]));
+        assert!(!cluster.may(account, &["create", "deployments.apps"]) && !cluster.may(account, &["create", "jobs.batch"]));
     }
+    for verb in ["create", "get", "delete"] {
+        assert!(cluster.may("airflow", &[verb, "balerjobs.baler.dev"]) && !cluster.may("airflow", &[verb, "balerstreams.baler.dev"]));
+    }
+    assert!(!cluster.may("airflow", &["patch", "balerjobs.baler.dev"]) && !cluster.may("prometheus", &["get", "balerjobs.baler.dev"]));
     for what in [
         ["watch", "balerjobs.baler.dev"],
         ["patch", "balerstreams.baler.dev"],
