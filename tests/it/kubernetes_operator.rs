@@ -166,7 +166,7 @@ fn a_removed_job_is_cancelled_and_its_state_stays() {
 #[test]
 fn of_two_operators_one_acts_and_the_other_goes_on_where_it_was_killed() {
     let mut scene = scene();
-    let (first, mut second) = (scene.leading_operator(), scene.operator());
+    let (mut first, mut second) = (scene.leading_operator(), scene.operator());
     second.server.wait_ready(|| second.figure("baler_operator_is_leader") == Some(0.0));
     scene.apply(&job(&scene, "long", json!({})));
     scene.wait_phase("balerjob/long", "Running");
@@ -176,7 +176,6 @@ fn of_two_operators_one_acts_and_the_other_goes_on_where_it_was_killed() {
     let before = holder();
     assert!(first.is_leader() && !second.is_leader() && second.figure("baler_operator_reconciliations_total") == Some(0.0));
 
-    let mut first = first;
     first.server.kill();
     scene.fleet.add_executor();
     wait_until("the other operator acts", || second.is_leader());

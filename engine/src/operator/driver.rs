@@ -162,7 +162,7 @@ impl Place {
             on_exit_codes: None,
             on_pod_conditions: Some(vec![PodFailurePolicyOnPodConditionsPattern {
                 type_: "DisruptionTarget".to_string(),
-                status: Some("True".to_string()),
+                status: "True".to_string(),
             }]),
         };
         let spec = JobSpec {

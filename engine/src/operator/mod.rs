@@ -35,7 +35,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Controller, Error as ControllerError};
-use kube::runtime::{reflector::ObjectRef, watcher};
+use kube::runtime::watcher;
 use kube::{Client, Config, Resource};
 use serde::de::DeserializeOwned;
 
@@ -132,7 +132,6 @@ fn report<K: Driven>(error: Option<ControllerError<Error, watcher::Error>>) {
         None | Some(ControllerError::ReconcilerFailed(..)) => {}
         // It was removed between a change and the look at it.
         Some(ControllerError::ObjectNotFound(resource)) => {
-            let resource: ObjectRef<_> = resource;
             tracing::debug!(kind = K::KIND, name = resource.name, "a resource is gone");
         }
         Some(error) => tracing::warn!(kind = K::KIND, %error, "a watch failed; it is begun again"),

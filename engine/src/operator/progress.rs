@@ -54,7 +54,7 @@ pub(super) async fn job_figures(env: &RuntimeEnv, state: &str, name: &str, known
             *known.splits.insert(manifest.receipt_names().len())
         }
     };
-    let attempts = state.attempts().await? as u64;
+    let attempts = signed(state.attempts().await? as u64);
     // The commit first: whoever finds it finds all receipts.
     let commit = state.commit().await?;
     let names: HashSet<String> = state.receipt_names().await?.into_iter().collect();
@@ -64,13 +64,13 @@ pub(super) async fn job_figures(env: &RuntimeEnv, state: &str, name: &str, known
         known.receipts.insert(receipt.split.clone(), Fact::of(&receipt));
     }
     let facts = || known.receipts.values();
-    let sum = |of: fn(&Fact) -> u64| facts().map(of).sum::<u64>();
+    let sum = |of: fn(&Fact) -> u64| signed(facts().map(of).sum());
     let done = known.receipts.len();
     let figures = Figures {
         progress: Some(format!("{done}/{splits} ({} %)", done * 100 / splits.max(1))),
         mb_per_second: rate(facts()),
-        splits: splits as u64,
-        splits_done: done as u64,
+        splits: signed(splits as u64),
+        splits_done: signed(done as u64),
         documents: sum(|fact| fact.documents),
         records: sum(|fact| fact.records),
         raw_bytes: sum(|fact| fact.raw_bytes),
@@ -100,6 +100,10 @@ fn with_ratio(figures: Figures) -> Figures {
     Figures { ratio, ..figures }
 }
 
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 fn round(value: f64, steps: f64) -> f64 {
     (value * steps).round() / steps
 }
@@ -113,11 +117,11 @@ pub(super) async fn stream_figures(env: &Arc<RuntimeEnv>, state: &str, name: &st
     let Some(query) = job.query else { return Ok(None) };
     let mut figures = Figures {
         progress: Some(format!("{} micro-batches", job.splits_done)),
-        splits: job.splits as u64,
-        splits_done: job.splits_done as u64,
-        attempts: job.attempts as u64,
-        dead_letters: job.dead_letters as u64,
-        lag_records: query.lag_records,
+        splits: signed(job.splits as u64),
+        splits_done: signed(job.splits_done as u64),
+        attempts: signed(job.attempts as u64),
+        dead_letters: signed(job.dead_letters as u64),
+        lag_records: query.lag_records.map(signed),
         lag_seconds: query.lag_seconds.map(|seconds| round(seconds, 1.0)),
         ..Figures::default()
     };
@@ -126,8 +130,8 @@ pub(super) async fn stream_figures(env: &Arc<RuntimeEnv>, state: &str, name: &st
         _ => None,
     };
     if let Some(commit) = query.last_commit {
-        (figures.documents, figures.records) = (commit.documents, commit.records);
-        (figures.raw_bytes, figures.compressed_bytes) = (commit.raw_bytes, commit.compressed_bytes);
+        (figures.documents, figures.records) = (signed(commit.documents), signed(commit.records));
+        (figures.raw_bytes, figures.compressed_bytes) = (signed(commit.raw_bytes), signed(commit.compressed_bytes));
         let planned = StreamLog::open(env, state, name)?.offsets(commit.batch).await?.map(|offsets| offsets.planned);
         figures.mb_per_second = planned.and_then(|planned| megabytes_a_second(commit.raw_bytes, planned, commit.committed));
     }

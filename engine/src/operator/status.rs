@@ -71,7 +71,7 @@ pub struct Status {
     pub figures: Figures,
 }
 
-/// Figures of a job's or query's state, as `baler jobs show` has them.
+/// Figures of a job's or query's state, as `baler jobs show` has them. Signed, because the API knows no other format of whole numbers.
 #[derive(JsonSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Figures {
@@ -89,26 +89,26 @@ pub struct Figures {
     pub lag: Option<String>,
     /// The same as a number of records.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub lag_records: Option<u64>,
+    pub lag_records: Option<i64>,
     /// The same as the age of the oldest record, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_seconds: Option<f64>,
     /// Splits; of a stream, micro-batches begun.
-    pub splits: u64,
+    pub splits: i64,
     /// Splits which are done; of a stream, micro-batches committed.
-    pub splits_done: u64,
+    pub splits_done: i64,
     /// Documents stored; of a stream, by the newest micro-batch, as the figures which follow.
-    pub documents: u64,
+    pub documents: i64,
     /// Records in them.
-    pub records: u64,
+    pub records: i64,
     /// Bytes of input.
-    pub raw_bytes: u64,
+    pub raw_bytes: i64,
     /// Bytes stored.
-    pub compressed_bytes: u64,
+    pub compressed_bytes: i64,
     /// Pieces of input which could not be written.
-    pub dead_letters: u64,
+    pub dead_letters: i64,
     /// How often a driver began.
-    pub attempts: u64,
+    pub attempts: i64,
 }
 
 /// One fact about a resource, in Kubernetes' own form.

@@ -192,13 +192,14 @@ impl Cluster {
         cluster
     }
 
-    /// Starts the controllers of Jobs, Deployments and what belongs to a removed owner.
+    /// Starts the controllers of Jobs, Deployments, what belongs to a removed owner, and quotas (without which no pod is admitted).
     pub fn start_controllers(&mut self) {
         let port = free_port();
         let mut command = Command::new(controller_manager());
         command.arg("--kubeconfig").arg(&self.kubectl.kubeconfig).arg("--cert-dir").arg(self.folder.join("controllers"));
         command.args(["--leader-elect=false", "--bind-address=127.0.0.1", &format!("--secure-port={port}")]);
-        command.arg("--controllers=job-controller,deployment-controller,replicaset-controller,garbage-collector-controller");
+        let controllers = ["job", "deployment", "replicaset", "garbage-collector", "resourcequota"];
+        command.arg(format!("--controllers={}", controllers.map(|name| format!("{name}-controller")).join(",")));
         let log = format!("{}-controllers", self.folder.file_name().expect("a name").display());
         let mut server = Server::start(&log, &mut command);
         server.wait_ready(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());

@@ -38,14 +38,14 @@ impl Operator {
 /// All of it. Its fleet has no executors at first, so that jobs wait until the test gives them some.
 #[derive(Debug)]
 pub struct Scene {
-    /// The cluster, with the overlay `kind`.
-    pub cluster: Cluster,
+    /// The node. It goes before what it talks to.
+    pub kubelet: Kubelet,
     /// The fleet of all jobs which name no other.
     pub fleet: Fleet,
+    /// The cluster, with the overlay `kind`.
+    pub cluster: Cluster,
     /// Folders of the test: `input`, `state`, and what jobs write.
     pub scratch: Scratch,
-    /// The node.
-    pub kubelet: Kubelet,
     account: PathBuf,
 }
 
@@ -84,7 +84,7 @@ impl Scene {
         let metrics_port = free_port();
         let state = format!("--state={}", self.state().display());
         let mut command = Command::new(binary());
-        command.args(["operator", "--poll=500ms", "--lease=5s", &state, &format!("--scheduler={}", self.fleet.url())]);
+        command.args(["operator", "--poll=500ms", "--lease=10s", &state, &format!("--scheduler={}", self.fleet.url())]);
         command.arg(format!("--metrics-port={metrics_port}"));
         command.env_clear().env("KUBECONFIG", &self.account).env("BALER_LOG", "info,kube=info");
         let server = Server::start(&random_name("operator"), &mut command);

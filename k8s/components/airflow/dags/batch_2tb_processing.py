@@ -11,9 +11,8 @@ import os
 from datetime import datetime, timedelta
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, Param, TriggerRule, task
 from airflow.sdk.exceptions import AirflowException
-from airflow.task.trigger_rule import TriggerRule
 from baler_airflow import BalerRunOperator
 from kubernetes.client import models as k8s
 
