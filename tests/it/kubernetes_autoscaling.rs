@@ -8,7 +8,7 @@ use baler_tests::kubernetes::pod::find;
 use baler_tests::prometheus::Prometheus;
 use baler_tests::servers::free_port;
 use baler_tests::wait_until;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::kubernetes::{cluster, k8s};
 
@@ -24,7 +24,7 @@ struct Scaler {
 impl Scaler {
     fn of(object: &Value) -> Self {
         let trigger = &object["spec"]["triggers"][0];
-        assert_eq!((&trigger["type"], &trigger["metricType"]), (&"prometheus".into(), &"AverageValue".into()));
+        assert_eq!((&trigger["type"], &trigger["metricType"]), (&json!("prometheus"), &json!("AverageValue")));
         let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.parse().ok()).unwrap();
         let metadata = &trigger["metadata"];
         Self {

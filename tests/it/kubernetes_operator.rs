@@ -167,27 +167,27 @@ fn a_removed_job_is_cancelled_and_its_state_stays() {
 fn of_two_operators_one_acts_and_the_other_goes_on_where_it_was_killed() {
     let mut scene = scene();
     let (mut first, mut second) = (scene.leading_operator(), scene.operator());
-    second.server.wait_ready(|| second.figure("baler_operator_is_leader") == Some(0.0));
+    second.wait_up();
     scene.apply(&job(&scene, "long", json!({})));
     scene.wait_phase("balerjob/long", "Running");
-    let uid = |object: &str| scene.get(object).unwrap()["metadata"]["uid"].clone();
-    let driver = uid("job/balerjob-long");
-    let holder = || scene.get("lease/baler-operator").unwrap()["spec"]["holderIdentity"].clone();
-    let before = holder();
+    let uid = |scene: &Scene, object: &str| scene.get(object).unwrap()["metadata"]["uid"].clone();
+    let driver = uid(&scene, "job/balerjob-long");
+    let holder = |scene: &Scene| scene.get("lease/baler-operator").unwrap()["spec"]["holderIdentity"].clone();
+    let before = holder(&scene);
     assert!(first.is_leader() && !second.is_leader() && second.figure("baler_operator_reconciliations_total") == Some(0.0));
 
     first.server.kill();
     scene.fleet.add_executor();
     wait_until("the other operator acts", || second.is_leader());
-    assert!(holder() != before);
+    assert!(holder(&scene) != before);
     let status = scene.wait_phase("balerjob/long", "Complete");
     // The driver did not notice: it is the same Job, and one attempt did it all.
-    assert_eq!((uid("job/balerjob-long"), &status["attempts"]), (driver, &json!(1)));
+    assert_eq!((uid(&scene, "job/balerjob-long"), &status["attempts"]), (driver, &json!(1)));
     verify(&scene, "long");
 
     // One that is stopped gives the lease back.
     second.server.stop();
-    assert_eq!(holder(), Value::Null);
+    assert_eq!(holder(&scene), Value::Null);
     let third = scene.leading_operator();
     scene.apply(&job(&scene, "next", json!({})));
     scene.wait_phase("balerjob/next", "Complete");

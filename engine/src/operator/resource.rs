@@ -67,11 +67,11 @@ pub struct BalerJobSpec {
     #[serde(default)]
     pub suspend: bool,
     /// How often a driver that failed is started again. One that ends with code 2 (a wrong statement or option) never is, and a drained node
-    /// counts as no failure.
+    /// counts as no failure. A change counts from the next time on that the driver's Job is made.
     #[serde(default = "retries")]
     #[schemars(range(min = 0, max = 1000))]
     pub retries: i32,
-    /// Seconds after which a driver that still runs is stopped and the job has failed; no limit if not given.
+    /// Seconds after which a driver that still runs is stopped and the job has failed; no limit if not given. A change counts as that of `retries`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub active_deadline_seconds: Option<i64>,

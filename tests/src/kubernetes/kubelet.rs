@@ -91,11 +91,14 @@ impl Work {
                     self.note(&name, running.terminate());
                     self.remove(&name);
                 }
-                Some(mut running) if running.is_running() => drop(self.running.insert(name, running)),
-                Some(running) => {
-                    let finished = running.wait();
-                    self.report(pod, Some(&finished));
-                    self.note(&name, finished);
+                Some(mut running) => {
+                    if running.is_running() {
+                        self.running.insert(name, running);
+                    } else {
+                        let finished = running.wait();
+                        self.report(pod, Some(&finished));
+                        self.note(&name, finished);
+                    }
                 }
                 None if is_leaving => self.remove(&name),
                 None if pod["status"]["phase"] == "Pending" || pod["spec"]["restartPolicy"] == "Always" => self.begin(pod, name),

@@ -23,6 +23,12 @@ pub struct Operator {
 }
 
 impl Operator {
+    /// Waits until it answers.
+    pub fn wait_up(&mut self) {
+        let port = self.metrics_port;
+        self.server.wait_ready(|| get(port, "/healthz").is_some());
+    }
+
     /// Whether it acts, as it says itself.
     pub fn is_leader(&self) -> bool {
         self.figure("baler_operator_is_leader") == Some(1.0)
@@ -94,8 +100,7 @@ impl Scene {
     /// Starts an operator which acts.
     pub fn leading_operator(&self) -> Operator {
         let mut operator = self.operator();
-        let port = operator.metrics_port;
-        operator.server.wait_ready(|| get(port, "/healthz").is_some());
+        operator.wait_up();
         wait_until("the operator acts", || operator.is_leader());
         operator
     }

@@ -105,7 +105,6 @@ with DAG(
         task_id="run",
         name=JOB,
         spec={"sql": {"file": f"{SQL}/compress-to-mongodb.sql"}},
-        config_file=os.environ.get("BALER_KUBECONFIG"),
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
         retries=3,
         retry_delay=timedelta(minutes=1),
