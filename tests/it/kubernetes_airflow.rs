@@ -95,7 +95,8 @@ fn airflows_operator_submits_attaches_again_cancels_and_succeeds_by_the_commit_a
         json!({"sql": {"file": "/usr/share/baler/sql/compress.sql"}, "set": {"INPUT": input, "OUTPUT": output}, "retries": 0}).to_string()
     };
     let sound = spec(&place("input"), &place("out"));
-    let play = |what: &str, name: &str, spec: &str| python(&home, "airflow_job.py", &[&folder, &account, what, name, spec], &[], "result: ");
+    let play =
+        |what: &str, name: &str, spec: &str| python(&home, "airflow_job.py", &[&folder, &account, what, name, spec], &[], "result: ");
 
     // A worker submits and is free; one that comes again finds the same resource.
     assert_eq!(play("poke", "load", &sound), json!({"poked": false}));

@@ -50,7 +50,8 @@ fn waiting_work_wakes_executors_and_scaling_in_loses_none_of_it() {
     let scaler = Scaler::of(find(&objects, "ScaledObject/baler-executor"));
     // Nobody but the autoscaler sets the number, and drivers reach a scheduler which has no executors.
     let executor = find(&objects, "StatefulSet/baler-executor");
-    let slots = executor.pointer("/spec/template/spec/containers/0/resources/limits/cpu").unwrap().as_str().unwrap().parse::<f64>().unwrap() + 1.0;
+    let slots =
+        executor.pointer("/spec/template/spec/containers/0/resources/limits/cpu").unwrap().as_str().unwrap().parse::<f64>().unwrap() + 1.0;
     assert_eq!(scaler.threshold, slots, "an executor has one slot more than cores");
     assert!(find(&objects, "ConfigMap/baler-config")["data"]["BALER_SCHEDULER"].as_str().unwrap().contains("-registration."));
 

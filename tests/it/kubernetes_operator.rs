@@ -71,7 +71,11 @@ fn a_job_is_driven_to_its_commit_and_says_how_far_it_is() {
     let sql = fs::read_to_string(k8s().join("../sql/compress.sql")).unwrap();
     scene.apply(&job(&scene, "load", json!({"sql": {"inline": sql}})));
     let status = scene.wait_phase("balerjob/load", "Running");
-    assert_eq!((&status["driver"], condition(&status, "Complete")["status"].as_str()), (&json!("balerjob-load"), Some("False")), "{status}");
+    assert_eq!(
+        (&status["driver"], condition(&status, "Complete")["status"].as_str()),
+        (&json!("balerjob-load"), Some("False")),
+        "{status}"
+    );
     // The driver has begun, and waits for executors.
     wait_until("the manifest is stored", || state_files(&scene, "load").contains(&"manifest.json".to_string()));
     let (made, owner) = (scene.get("job/balerjob-load").unwrap(), scene.get("balerjob/load").unwrap());
@@ -84,13 +88,17 @@ fn a_job_is_driven_to_its_commit_and_says_how_far_it_is() {
     let status = scene.wait_phase("balerjob/load", "Complete");
     let commit: Value = serde_json::from_slice(&fs::read(scene.state().join("load/commit.json")).unwrap()).unwrap();
     assert_eq!(status["progress"], format!("{OBJECTS}/{OBJECTS} (100 %)"), "{status}");
-    for (ours, theirs) in [("documents", "documents"), ("records", "records"), ("rawBytes", "raw_bytes"), ("compressedBytes", "compressed_bytes")] {
+    for (ours, theirs) in
+        [("documents", "documents"), ("records", "records"), ("rawBytes", "raw_bytes"), ("compressedBytes", "compressed_bytes")]
+    {
         assert_eq!(status[ours], commit[theirs], "{ours}: {status} {commit}");
     }
     let ratio = commit["raw_bytes"].as_f64().unwrap() / commit["compressed_bytes"].as_f64().unwrap();
     assert!((status["ratio"].as_f64().unwrap() - ratio).abs() < 0.006 && status["mbPerSecond"].as_f64().unwrap() > 0.0, "{status}");
     assert_eq!(status["observedGeneration"], 1);
-    for (name, wanted) in [("Accepted", "True"), ("Complete", "True"), ("Failed", "False"), ("Suspended", "False"), ("StateReadable", "True")] {
+    for (name, wanted) in
+        [("Accepted", "True"), ("Complete", "True"), ("Failed", "False"), ("Suspended", "False"), ("StateReadable", "True")]
+    {
         assert_eq!(condition(&status, name)["status"], wanted, "{name}: {status}");
     }
     verify(&scene, "load");
@@ -332,7 +340,9 @@ fn wrong_resources_are_refused_by_the_api_server() {
     refused(&resource("BalerJob", "a", json!({"sql": file, "job": "../b"})), "spec.job");
     refused(&resource("BalerJob", &"a".repeat(51), json!({"sql": file})), "at most 50 characters");
     refused(&resource("BalerStream", "a", json!({"sql": file, "trigger": "soon"})), "spec.trigger");
-    for (key, value) in [("sql", json!({"file": "/y"})), ("set", json!({"INPUT": "b"})), ("job", json!("other")), ("state", json!("s3://b/c"))] {
+    for (key, value) in
+        [("sql", json!({"file": "/y"})), ("set", json!({"INPUT": "b"})), ("job", json!("other")), ("state", json!("s3://b/c"))]
+    {
         let mut changed = sound.clone();
         changed["spec"][key] = value;
         refused(&changed, "cannot be changed");

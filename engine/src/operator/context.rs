@@ -119,7 +119,9 @@ fn why_pod(pod: &Pod) -> Option<String> {
         }
         if let Some(waiting) = container.state.as_ref().and_then(|state| state.waiting.as_ref()) {
             let reason = waiting.reason.as_deref().unwrap_or("waits");
-            return Some(format!("the driver's container waits: {reason} {}", waiting.message.as_deref().unwrap_or_default()).trim_end().to_string());
+            return Some(
+                format!("the driver's container waits: {reason} {}", waiting.message.as_deref().unwrap_or_default()).trim_end().to_string(),
+            );
         }
     }
     let unscheduled = status.conditions.iter().flatten().find(|one| one.type_ == "PodScheduled" && one.status == "False")?;

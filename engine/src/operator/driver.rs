@@ -203,7 +203,8 @@ mod tests {
 
     fn template(names: &[&str]) -> PodTemplate {
         let containers: Vec<_> = names.iter().map(|name| serde_json::json!({"name": name})).collect();
-        let value = serde_json::json!({"metadata": {"name": "t"}, "template": {"spec": {"containers": containers, "restartPolicy": "OnFailure"}}});
+        let value =
+            serde_json::json!({"metadata": {"name": "t"}, "template": {"spec": {"containers": containers, "restartPolicy": "OnFailure"}}});
         serde_json::from_value(value).unwrap()
     }
 

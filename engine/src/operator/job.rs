@@ -126,7 +126,10 @@ impl BalerJob {
             }
             ("Complete", None) => status.with(
                 Phase::Failed,
-                format!("the driver has ended, but the state at {} has no commit of `{}`: do both mean the same folder?", work.state, work.name),
+                format!(
+                    "the driver has ended, but the state at {} has no commit of `{}`: do both mean the same folder?",
+                    work.state, work.name
+                ),
             ),
             _ => {
                 let why = context.why(&place.selector()).await?;

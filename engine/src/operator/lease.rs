@@ -119,7 +119,8 @@ impl Election {
             && seen == holder
             && *renewed == spec.renew_time
         {
-            let duration = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(self.duration, Duration::from_secs);
+            let duration =
+                spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(self.duration, Duration::from_secs);
             return since.elapsed() > duration;
         }
         self.seen = Some((holder.to_string(), spec.renew_time.clone(), Instant::now()));

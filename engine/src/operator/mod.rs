@@ -58,7 +58,8 @@ pub async fn serve(options: Options, parts: SessionParts, counts: Arc<Counts>) -
     let config = Config::infer().await.map_err(no_config)?;
     let namespace = options.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let url = config.cluster_url.to_string();
-    let client = Client::try_from(config).map_err(|e| Error::config(format!("cannot speak with the Kubernetes API at {url}")).with_source(e))?;
+    let client =
+        Client::try_from(config).map_err(|e| Error::config(format!("cannot speak with the Kubernetes API at {url}")).with_source(e))?;
     check_type::<BalerJob>(&client, &namespace, &url).await?;
     check_type::<BalerStream>(&client, &namespace, &url).await?;
     let mut election = Election::new(Api::namespaced(client.clone(), &namespace), options.lease);
@@ -114,7 +115,8 @@ where
     K: Driven,
     Child: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let (resources, children) = (Api::<DeserializeGuard<K>>::namespaced(context.client.clone(), &context.namespace), context.api::<Child>());
+    let (resources, children) =
+        (Api::<DeserializeGuard<K>>::namespaced(context.client.clone(), &context.namespace), context.api::<Child>());
     let ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=baler-operator");
     Controller::new(resources, watcher::Config::default())
         .owns(children, ours)

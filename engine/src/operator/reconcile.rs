@@ -171,8 +171,7 @@ async fn keep<K: Driven>(resource: &K, place: &Place, context: &Context) -> Resu
 /// Says in the status of a resource that this program cannot read it.
 async fn reject<K: Driven>(meta: &ObjectMeta, problem: &str, context: &Context) -> Result<Action, Interruption> {
     let name = meta.name.clone().unwrap_or_default();
-    let resources: Api<DynamicObject> =
-        Api::namespaced_with(context.client.clone(), &context.namespace, &ApiResource::erase::<K>(&()));
+    let resources: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &context.namespace, &ApiResource::erase::<K>(&()));
     let stored = resources.get(&name).await.map_err(|e| interruption("reading a resource", &e))?;
     let before: Status = serde_json::from_value(stored.data["status"].clone()).unwrap_or_default();
     let error = Error::config(format!("this operator cannot read the resource: {problem}"));
@@ -235,8 +234,7 @@ async fn set_finalizers<K: Driven>(meta: &ObjectMeta, is_kept: bool, context: &C
         finalizers.push(FINALIZER.to_string());
     }
     let patch = serde_json::json!({"metadata": {"finalizers": finalizers, "resourceVersion": meta.resource_version}});
-    let resources: Api<DynamicObject> =
-        Api::namespaced_with(context.client.clone(), &context.namespace, &ApiResource::erase::<K>(&()));
+    let resources: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &context.namespace, &ApiResource::erase::<K>(&()));
     let name = meta.name.as_deref().unwrap_or_default();
     let patched = resources.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
     patched.map(drop).map_err(|e| interruption("setting the finalizer", &e))
@@ -273,7 +271,8 @@ where
     if child.meta().deletion_timestamp.is_none() {
         let same = Preconditions { uid: child.uid(), resource_version: None };
         // In the foreground: it is gone when its pods are, so that nothing writes any more.
-        let how = DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), preconditions: Some(same), ..DeleteParams::default() };
+        let how =
+            DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), preconditions: Some(same), ..DeleteParams::default() };
         match context.api::<T>().delete(&place.name, &how).await {
             Ok(_) => {}
             Err(error) if matches!(status_code(&error), Some(404 | 409)) => {}

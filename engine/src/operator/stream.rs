@@ -44,8 +44,7 @@ impl Driven for BalerStream {
         let spec = &self.spec;
         let work = self.work(context);
         let arguments = vec![format!("--name={}", work.name), format!("--trigger={}", spec.trigger)];
-        let words =
-            Words { command: "stream", sql: &spec.sql, arguments, state: work.state, scheduler: work.scheduler, set: &spec.set };
+        let words = Words { command: "stream", sql: &spec.sql, arguments, state: work.state, scheduler: work.scheduler, set: &spec.set };
         find::<Deployment>(context, place).await?;
         let pod = place.pod(template(context, &spec.pod_template).await?, &words)?;
         apply_sql(context, place, &spec.sql).await?;

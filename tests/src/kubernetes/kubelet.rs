@@ -44,7 +44,8 @@ impl Kubelet {
     /// Starts it.
     pub fn start(cluster: &Cluster, node: Node) -> Self {
         let (is_over, ended) = (Arc::new(AtomicBool::new(false)), Arc::default());
-        let mut work = Work { kubectl: cluster.client(), node, scratch: Scratch::new(), running: BTreeMap::new(), ended: Arc::clone(&ended) };
+        let mut work =
+            Work { kubectl: cluster.client(), node, scratch: Scratch::new(), running: BTreeMap::new(), ended: Arc::clone(&ended) };
         let stop = Arc::clone(&is_over);
         let thread = std::thread::Builder::new().name("kubelet".to_string()).spawn(move || {
             while !stop.load(Ordering::Relaxed) {
@@ -151,7 +152,16 @@ impl Work {
                 // 128 and the signal's number, as shells say it.
                 let code = finished.code.unwrap_or(128 + finished.signal.unwrap_or(0));
                 let ended = json!({"exitCode": code, "message": text[begins..], "reason": if is_ok { "Completed" } else { "Error" }, "finishedAt": now});
-                (if is_restarted { "Running" } else if is_ok { "Succeeded" } else { "Failed" }, json!({"terminated": ended}))
+                (
+                    if is_restarted {
+                        "Running"
+                    } else if is_ok {
+                        "Succeeded"
+                    } else {
+                        "Failed"
+                    },
+                    json!({"terminated": ended}),
+                )
             }
         };
         let ready = if ended.is_none() { "True" } else { "False" };
@@ -161,7 +171,16 @@ impl Work {
                 "restartCount": 0, "state": state}]}});
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
         // A pod may be gone by now.
-        self.kubectl.run(&["--namespace=baler", "patch", "pod", name, "--subresource=status", "--type=merge", "--patch", &status.to_string()]);
+        self.kubectl.run(&[
+            "--namespace=baler",
+            "patch",
+            "pod",
+            name,
+            "--subresource=status",
+            "--type=merge",
+            "--patch",
+            &status.to_string(),
+        ]);
     }
 
     fn remove(&self, name: &str) {
