@@ -94,7 +94,7 @@ fn airflows_operator_submits_attaches_again_cancels_and_succeeds_by_the_commit_a
     let spec = |input: &str, output: &str| {
         json!({"sql": {"file": "/usr/share/baler/sql/compress.sql"}, "set": {"INPUT": input, "OUTPUT": output}, "retries": 0}).to_string()
     };
-    let sound = spec(&place("input"), &place("out"));
+    let sound = spec(&place("input/"), &place("out"));
     let play =
         |what: &str, name: &str, spec: &str| python(&home, "airflow_job.py", &[&folder, &account, what, name, spec], &[], "result: ");
 
@@ -107,7 +107,7 @@ fn airflows_operator_submits_attaches_again_cancels_and_succeeds_by_the_commit_a
     assert_eq!(play("submit", "load", &sound), json!({"deferred": "finish"}));
     assert_eq!(uid(), first);
     assert_eq!(play("poke", "load", &sound), json!({"poked": false}));
-    let other = play("submit", "load", &spec(&place("elsewhere"), &place("out")));
+    let other = play("submit", "load", &spec(&place("elsewhere/"), &place("out")));
     assert!(other["failed"].as_str().unwrap().contains("there is another BalerJob load"), "{other}");
 
     // Somebody ends the task: the job is cancelled, and its driver is gone.
@@ -124,11 +124,11 @@ fn airflows_operator_submits_attaches_again_cancels_and_succeeds_by_the_commit_a
     assert_eq!(play("submit", "load", &sound)["done"], done["done"], "a complete one is done");
 
     // One that fails is a failed task, with the driver's own words; the next attempt begins it anew.
-    let missing = spec(&place("missing"), &place("out2"));
+    let missing = spec(&place("missing/"), &place("out2"));
     let failed = play("wait", "late", &missing);
     assert!(failed["failed"].as_str().unwrap().contains("no object at"), "{failed}");
     assert!(play("poke", "late", &missing)["failed"].is_string());
-    std::fs::create_dir(place("missing")).unwrap();
+    std::fs::create_dir(place("missing/")).unwrap();
     std::fs::write(scene.scratch.join("missing/a.log"), lines(2, 50_000, "\n")).unwrap();
     assert!(play("wait", "late", &missing)["done"]["documents"].as_u64().unwrap() > 0);
 }

