@@ -3,6 +3,8 @@
 //! What a job or query is (its SQL, its name, its state) cannot be changed: another one is another resource. The API server checks that, so a
 //! mistake is told to whoever makes it.
 
+#![expect(unreachable_pub, reason = "the derive of a schema repeats the type within a function")]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
