@@ -63,6 +63,20 @@ while IFS='|' read -r name succeeded failure; do
   fi
 done <<<"${rows}"
 
+if rows=$(get balerjobs,balerstreams --output \
+  'jsonpath={range .items[*]}{.kind}/{.metadata.name}|{.status.phase}|{.status.progress}|{.status.message}{"\n"}{end}' 2>/dev/null); then
+  echo "Jobs and queries as resources"
+  while IFS='|' read -r name phase progress message; do
+    [[ -n "${name}" ]] || continue
+    case "${phase}" in
+      Failed | Invalid) fault "${name}: ${message}" "kubectl -n baler describe ${name,,}" ;;
+      "") fault "${name} has no status" "kubectl -n baler logs deployment/baler-operator" ;;
+      Complete | Suspended) echo "  ✓ ${name}: ${phase} ${progress}" ;;
+      *) echo "  … ${name}: ${phase} ${progress}" ;;
+    esac
+  done <<<"${rows}"
+fi
+
 echo "Volumes"
 rows=$(get persistentvolumeclaims --output 'jsonpath={range .items[*]}{.metadata.name}|{.status.phase}{"\n"}{end}')
 pending=0

@@ -14,6 +14,7 @@ use baler_tests::{packages, prometheus};
 use serde_json::{Value, json};
 
 const CERT_MANAGER: &str = "github.com/cert-manager/cert-manager@v1.19.1";
+const KEDA: &str = "github.com/kedacore/keda/v2@v2.18.0";
 
 pub(crate) fn k8s() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../k8s").canonicalize().unwrap()
@@ -43,9 +44,13 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
 /// A cluster with the resource types of what an overlay expects to be installed.
 pub(crate) fn cluster() -> Cluster {
     let cluster = Cluster::start();
-    let types = packages::go_module(CERT_MANAGER).join("deploy/crds");
-    for file in ["cert-manager.io_certificates.yaml", "cert-manager.io_issuers.yaml"] {
-        cluster.kubectl(&["apply", "--server-side", "--filename", types.join(file).to_str().unwrap()]).expect_silent();
+    let (certificates, keda) = (packages::go_module(CERT_MANAGER).join("deploy/crds"), packages::go_module(KEDA).join("config/crd/bases"));
+    for file in [
+        certificates.join("cert-manager.io_certificates.yaml"),
+        certificates.join("cert-manager.io_issuers.yaml"),
+        keda.join("keda.sh_scaledobjects.yaml"),
+    ] {
+        cluster.kubectl(&["apply", "--server-side", "--filename", file.to_str().unwrap()]).expect_silent();
     }
     cluster.kubectl(&["wait", "--for=condition=Established", "--all", "--timeout=60s", "crd"]).expect_silent();
     cluster
@@ -85,6 +90,11 @@ fn the_autoscaled_overlay_is_accepted_and_leaves_the_number_of_executors_to_the_
     accepts("production-autoscaled");
 }
 
+#[test]
+fn the_overlay_with_keda_is_accepted_and_leaves_the_number_of_executors_to_it() {
+    accepts("production-keda");
+}
+
 fn accepts(name: &str) {
     let (scratch, cluster) = (Scratch::new(), cluster());
     let overlay = k8s().join("overlays").join(name);
@@ -100,19 +110,24 @@ fn accepts(name: &str) {
     expect_selectors(&objects, &pods);
     // The same again changes nothing.
     let versions = |objects: &[Value]| -> BTreeMap<String, String> {
-        objects.iter().map(|object| (title(object), text(object, "/metadata/resourceVersion").to_string())).collect()
+        // The API server itself writes into the status of a type.
+        let of = |object: &Value| match text(object, "/kind") {
+            "CustomResourceDefinition" => object["metadata"]["generation"].to_string(),
+            _ => text(object, "/metadata/resourceVersion").to_string(),
+        };
+        objects.iter().map(|object| (title(object), of(object))).collect()
     };
     assert_eq!(versions(&apply_with_jobs(&cluster, &overlay)), versions(&objects));
-    if let Some(scaler) = objects.iter().find(|object| text(object, "/kind") == "HorizontalPodAutoscaler") {
-        expect_scaled(&cluster, scaler);
+    if let Some(scaler) = objects.iter().find(|object| ["HorizontalPodAutoscaler", "ScaledObject"].contains(&text(object, "/kind"))) {
+        expect_scaled(&cluster, scaler, &overlay);
     }
 }
 
 /// What the autoscaler sets is not set back by the next apply.
-fn expect_scaled(cluster: &Cluster, scaler: &Value) {
+fn expect_scaled(cluster: &Cluster, scaler: &Value, overlay: &Path) {
     let target = format!("{}/{}", text(scaler, "/spec/scaleTargetRef/kind"), text(scaler, "/spec/scaleTargetRef/name"));
     cluster.kubectl(&["--namespace=baler", "scale", &target, "--replicas=7"]).expect_silent();
-    cluster.apply(&k8s().join("overlays/production-autoscaled"));
+    cluster.apply(overlay);
     let replicas = ["--namespace=baler", "get", &target, "--output=jsonpath={.spec.replicas}"];
     assert_eq!(cluster.kubectl(&replicas).expect_silent(), "7");
 }
@@ -262,11 +277,10 @@ fn accounts_may_do_what_they_need_and_nothing_else() {
     for what in [["list", "pods"], ["watch", "pods"]] {
         assert!(cluster.may("prometheus", &what), "prometheus may not {what:?}");
     }
-    for account in ["airflow", "prometheus"] {
+    for account in ["airflow", "prometheus", "baler-operator"] {
         for what in [
             ["get", "secrets"],
             ["list", "secrets"],
-            ["create", "deployments.apps"],
             ["update", "configmaps"],
             ["create", "rolebindings.rbac.authorization.k8s.io"],
             ["impersonate", "serviceaccounts"],
@@ -276,12 +290,41 @@ fn accounts_may_do_what_they_need_and_nothing_else() {
         assert!(!cluster.may(account, &["create", "pods", "--subresource=exec"]), "{account} may run commands in pods");
         assert!(!cluster.may(account, &["list", "pods", "--namespace=kube-system"]) && !cluster.may(account, &["list", "nodes"]));
     }
+    for account in ["airflow", "prometheus"] {
+        assert!(!cluster.may(account, &["create", "deployments.apps"]) && !cluster.may(account, &["create", "jobs.batch"]));
+    }
+    for verb in ["create", "get", "delete"] {
+        assert!(cluster.may("airflow", &[verb, "balerjobs.baler.dev"]) && !cluster.may("airflow", &[verb, "balerstreams.baler.dev"]));
+    }
+    assert!(!cluster.may("airflow", &["patch", "balerjobs.baler.dev"]) && !cluster.may("prometheus", &["get", "balerjobs.baler.dev"]));
+    for what in [
+        ["watch", "balerjobs.baler.dev"],
+        ["patch", "balerstreams.baler.dev"],
+        ["create", "jobs.batch"],
+        ["patch", "deployments.apps"],
+        ["create", "leases.coordination.k8s.io"],
+        ["update", "leases.coordination.k8s.io/baler-operator"],
+        ["get", "podtemplates"],
+    ] {
+        assert!(cluster.may("baler-operator", &what), "the operator may not {what:?}");
+    }
+    for what in [
+        ["create", "balerjobs.baler.dev"],
+        ["create", "pods"],
+        ["delete", "pods"],
+        ["update", "podtemplates"],
+        ["delete", "configmaps"],
+        ["update", "leases.coordination.k8s.io/other"],
+        ["patch", "statefulsets.apps"],
+    ] {
+        assert!(!cluster.may("baler-operator", &what), "the operator may {what:?}");
+    }
     assert!(!cluster.may("prometheus", &["delete", "pods"]) && !cluster.may("prometheus", &["create", "pods"]));
     let mut without = 0;
     for object in objects.iter().filter(|object| text(object, "/kind") == "ServiceAccount") {
         let name = text(object, "/metadata/name");
         assert_eq!(object["automountServiceAccountToken"], false, "{name} gives its token to every pod");
-        if !["airflow", "prometheus"].contains(&name) {
+        if !["airflow", "prometheus", "baler-operator"].contains(&name) {
             assert!(["get", "list", "create", "delete"].iter().all(|verb| !cluster.may(name, &[verb, "pods"])), "{name} has rights");
             without += 1;
         }
@@ -343,7 +386,7 @@ fn variables_of_balers_pods_are_those_of_its_flags() {
     let (_scratch, cluster) = (Scratch::new(), cluster());
     let objects = apply_with_jobs(&cluster, &k8s().join("overlays/kind"));
     let mut known = String::new();
-    for command in ["scheduler", "executor", "run", "stream", "verify", "health"] {
+    for command in ["scheduler", "executor", "run", "stream", "verify", "operator", "health"] {
         known += &Baler::new([command, "--help"]).run().expect_code(0).stdout;
     }
     let mut looked = 0;
@@ -382,9 +425,10 @@ fn schemas_and_scripts_have_no_faults() {
     for folder in folders("overlays").into_iter().chain(folders("jobs")) {
         let output = Command::new(binaries().join("kubectl")).arg("kustomize").arg(&folder).output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-        // The validator knows Kubernetes' own kinds; cert-manager's are checked by the API server.
+        // The validator knows Kubernetes' own kinds; those of others are checked by the API server.
         let text = String::from_utf8(output.stdout).unwrap();
-        let own: Vec<_> = text.split("\n---\n").filter(|part| !part.contains("apiVersion: cert-manager.io")).collect();
+        let is_foreign = |part: &str| ["cert-manager.io", "keda.sh"].iter().any(|group| part.starts_with(&format!("apiVersion: {group}/")));
+        let own: Vec<_> = text.split("\n---\n").filter(|part| !is_foreign(part)).collect();
         let file = scratch.join(&format!("{}.yaml", folder.file_name().unwrap().display()));
         std::fs::write(&file, own.join("\n---\n")).unwrap();
         rendered.push(file);

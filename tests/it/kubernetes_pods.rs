@@ -83,7 +83,16 @@ impl Stage {
             ("/etc/baler/ca", self.scratch.join("ca").display().to_string()),
             ("/usr/share/baler/sql", k8s().join("../sql").canonicalize().unwrap().display().to_string()),
         ];
-        localize(pod, &self.objects, &self.scratch, &files, &[&self.values[..], more].concat())
+        let mut local = localize(pod, &self.objects, &self.scratch, &files, &[&self.values[..], more].concat());
+        for (name, value) in &mut local.variables {
+            match name.as_str() {
+                "BALER_METRICS_PORT" => *value = free_port().to_string(),
+                // Nobody scrapes it here.
+                "BALER_METRICS_LINGER_SECONDS" => *value = "0".to_string(),
+                _ => {}
+            }
+        }
+        local
     }
 
     pub(crate) fn call(&self, pod: &Value, more: &[(&'static str, String)]) -> Baler {

@@ -19,7 +19,7 @@
 //! | [`flight`] | the ADBC and JDBC drivers which speak Flight SQL to a fleet |
 //! | [`packages`] | tools of Debian, PyPI and Go modules, unpacked into the cache |
 //! | [`image`] | the container image, built without a daemon |
-//! | [`kubernetes`] | etcd and kube-apiserver, `kubectl`, and manifests as values |
+//! | [`kubernetes`] | etcd, kube-apiserver and its controllers, `kubectl`, manifests as values, and a stand-in for the kubelet |
 //! | [`corpus`] | input shapes |
 //! | [`dump_reader`] | reads what was written, without any code of the engine |
 //!

@@ -6,7 +6,6 @@ use clap::{Args, Subcommand};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use serde::Serialize;
 
-use super::jobs::cancel_waves;
 use super::{Output, print_json, print_line};
 use crate::cluster::client::Fleet;
 use crate::error::{Error, Result};
@@ -87,7 +86,7 @@ async fn retry(name: &str, state: &str, scheduler: Option<&str>, parts: &Session
             outcome = async { retry_job(&parts.local()?, fleet.clone(), &job).await } => outcome.map_err(|e| e.context(format!("retrying {}", job.name)))?,
             signal = stop_signal() => {
                 if let Some(fleet) = &fleet {
-                    cancel_waves(fleet, &job.name).await?;
+                    fleet.cancel_parts(&job.name).await?;
                 }
                 return Err(Error::permanent(format!("stopped by {}; run the same command again to go on", signal?)));
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::{Output, print_json, print_line};
-use crate::cluster::client::{Fleet, FleetJob};
+use crate::cluster::client::Fleet;
 use crate::error::{Error, Result};
 use crate::job::JobRef;
 use crate::job::state::JobState;
@@ -16,7 +16,6 @@ use crate::runtime::stop_signal;
 use crate::session::SessionParts;
 use crate::stream::lag::PartitionLag;
 use crate::stream::log::BatchCommit;
-use crate::web::board::is_part_of;
 
 /// How often a watched job is looked at: its receipts are listed each time.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -65,7 +64,7 @@ pub(super) async fn run(args: JobsArgs, parts: &SessionParts, output: Output) ->
         Action::Show { job, watch: false } => show(&args.state, &job, parts, output).await?,
         Action::Cancel { job, scheduler } => {
             let fleet = Fleet::connect(&scheduler, parts).await?;
-            let cancelled = cancel_waves(&fleet, &job).await?;
+            let cancelled = fleet.cancel_parts(&job).await?;
             if cancelled == 0 {
                 return Err(Error::config(format!("nothing of job `{job}` runs on {}", fleet.url())));
             }
@@ -73,18 +72,6 @@ pub(super) async fn run(args: JobsArgs, parts: &SessionParts, output: Output) ->
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Cancels all that runs on the fleet for job `name`; returns how many Ballista jobs that were.
-pub(super) async fn cancel_waves(fleet: &Fleet, name: &str) -> Result<usize> {
-    let is_meant = |job: &FleetJob| job.job_id == name || is_part_of(name, &job.job_name);
-    let mut cancelled = 0;
-    for job in fleet.jobs().await? {
-        if is_meant(&job) && matches!(job.status.as_str(), "Queued" | "Running") && fleet.cancel(&job.job_id).await? {
-            cancelled += 1;
-        }
-    }
-    Ok(cancelled)
 }
 
 async fn list(folder: &str, parts: &SessionParts, output: Output) -> Result<()> {

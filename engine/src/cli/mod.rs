@@ -12,6 +12,7 @@ mod generate;
 mod health;
 mod jobs;
 mod metrics;
+mod operator;
 mod progress;
 mod restore;
 mod run;
@@ -78,6 +79,8 @@ enum Command {
     Scheduler(Box<servers::SchedulerArgs>),
     /// Runs an executor of a fleet.
     Executor(Box<servers::ExecutorArgs>),
+    /// Keeps BalerJob and BalerStream resources of a Kubernetes namespace: makes their drivers and says how far they are.
+    Operator(operator::OperatorArgs),
     /// Asks a scheduler or executor whether it is well: what a container's health check runs.
     Health(health::HealthArgs),
 }
@@ -111,6 +114,7 @@ pub fn main_with(parts: SessionParts) -> ExitCode {
     let (service, is_server) = match cli.command {
         Command::Scheduler(_) => ("baler-scheduler", true),
         Command::Executor(_) => ("baler-executor", true),
+        Command::Operator(_) => ("baler-operator", true),
         _ => ("baler", false),
     };
     let tracer = cli.otlp_endpoint.as_deref().map(|endpoint| {
@@ -170,6 +174,7 @@ async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
         Command::DeadLetters(args) => dead_letters::run(args, parts, output).await,
         Command::Scheduler(args) => servers::run_scheduler(*args, parts).await,
         Command::Executor(args) => servers::run_executor(*args, parts).await,
+        Command::Operator(args) => operator::run(args, parts).await,
         Command::Health(args) => health::run(args).await,
     }
 }

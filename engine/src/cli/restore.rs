@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use clap::Args;
 
-use super::jobs::cancel_waves;
 use super::progress::show_progress;
 use super::{Output, print_json, print_line};
 use crate::cluster::client::Fleet;
@@ -56,7 +55,7 @@ pub(super) async fn run(args: RestoreArgs, parts: &SessionParts, output: Output)
         report = restore.run(fleet.as_ref()) => report?,
         signal = stop_signal() => {
             if let Some(fleet) = &fleet {
-                cancel_waves(fleet, &wave_name(&args.job)).await?;
+                fleet.cancel_parts(&wave_name(&args.job)).await?;
             }
             eprintln!("stopped by {}; run the same command again to go on where the restore of `{}` stopped", signal?, args.job);
             return Ok(ExitCode::from(1));

@@ -11,7 +11,6 @@ use datafusion::logical_expr::DmlStatement;
 use serde::Serialize;
 use tracing::Instrument;
 
-use super::jobs::cancel_waves;
 use super::metrics::MetricsArgs;
 use super::progress::show_progress;
 use super::{Output, print_json, print_line};
@@ -102,7 +101,7 @@ pub(super) async fn run(args: RunArgs, parts: &SessionParts, output: Output) -> 
         }
         signal = stop_signal() => {
             if let Some(fleet) = fleet {
-                cancel_waves(&fleet, &name).await?;
+                fleet.cancel_parts(&name).await?;
             }
             say(&format!("stopped by {}; run the same command again to go on where job `{name}` stopped", signal?));
             return Ok(ExitCode::from(1));

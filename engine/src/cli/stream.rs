@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::jobs::cancel_waves;
 use super::metrics::MetricsArgs;
 use super::run::{parse_variables, plan_insert, read_file};
 use super::{Output, print_json, print_line};
@@ -97,7 +96,7 @@ pub(super) async fn run(args: StreamArgs, parts: &SessionParts, output: Output) 
         }
         signal = stop_signal() => {
             if let Some(fleet) = fleet {
-                cancel_waves(&fleet, &name).await?;
+                fleet.cancel_parts(&name).await?;
             }
             say(&format!("stopped by {}; run the same command again to go on where query `{name}` stopped", signal?));
             return Ok(ExitCode::SUCCESS);

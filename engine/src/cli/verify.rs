@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::jobs::cancel_waves;
 use super::{Output, print_json, print_line};
 use crate::cluster::client::Fleet;
 use crate::error::{Error, Result};
@@ -43,7 +42,7 @@ pub(super) async fn run(args: VerifyArgs, parts: &SessionParts, output: Output) 
         report = verify(&context, fleet.as_ref(), audited, args.deep) => report?,
         signal = stop_signal() => {
             if let Some(fleet) = &fleet {
-                cancel_waves(fleet, &wave_name(&args.job)).await?;
+                fleet.cancel_parts(&wave_name(&args.job)).await?;
             }
             return Err(Error::permanent(format!("stopped by {}; nothing is proven", signal?)));
         }

@@ -23,6 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::session::{Place, SessionParts};
 use crate::statement;
+use crate::web::board::is_part_of;
 
 /// Port of a scheduler whose URL names none.
 const PORT: u16 = 50050;
@@ -129,6 +130,21 @@ impl Fleet {
         let answer = runtime::spawn_io(async move { http.patch(&url).send().await })?.join().await?;
         let answer = answer.map_err(|e| unreachable_error(&self.url, &e))?;
         Ok(answer.status().is_success())
+    }
+
+    /// Cancels all that runs for job, query or Ballista job `name`; returns how many Ballista jobs that were.
+    ///
+    /// # Errors
+    /// As [`Self::info`].
+    pub async fn cancel_parts(&self, name: &str) -> Result<usize> {
+        let is_meant = |job: &FleetJob| job.job_id == name || is_part_of(name, &job.job_name);
+        let mut cancelled = 0;
+        for job in self.jobs().await? {
+            if is_meant(&job) && matches!(job.status.as_str(), "Queued" | "Running") && self.cancel(&job.job_id).await? {
+                cancelled += 1;
+            }
+        }
+        Ok(cancelled)
     }
 
     /// Makes a plan ready to run on the fleet as a job of this name.

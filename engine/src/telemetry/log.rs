@@ -39,8 +39,12 @@ pub fn start(format: LogFormat, is_server: bool, tracer: Option<SdkTracer>) {
         LogFormat::Json => true,
     };
     JSON.store(is_json, Ordering::Relaxed);
-    // What Ballista's client logs about a failed query is in the error which the command ends with.
-    let default = if is_server { "warn,baler=info" } else { "error,baler=warn,ballista_core::execution_plans=off,baler::progress=info" };
+    // What Ballista's and Kubernetes' clients log about a failed call is in the error which the command ends with.
+    let default = if is_server {
+        "warn,baler=info,kube_client::client::builder=off"
+    } else {
+        "error,baler=warn,ballista_core::execution_plans=off,baler::progress=info"
+    };
     let filter = std::env::var("BALER_LOG").unwrap_or_else(|_| default.to_string());
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(default));
     let started = match tracer {

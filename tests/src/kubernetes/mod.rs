@@ -1,6 +1,9 @@
-//! A real Kubernetes API: etcd from Debian, kube-apiserver and kubectl built from their published Go modules. There is no kubelet: what is
-//! applied is checked and stored as on a cluster, but no pod is started. [`pod`] runs a pod's command in its place.
+//! A real Kubernetes API: etcd from Debian, kube-apiserver, kubectl and kube-controller-manager built from their published Go modules. There is
+//! no node: what is applied is checked and stored as on a cluster, but no container is started. [`pod`] runs a pod's command in its place, and
+//! [`kubelet`] does so for all that the controllers make.
 
+pub mod kubelet;
+pub mod operator;
 pub mod pod;
 
 use std::fs;
@@ -17,16 +20,25 @@ pub const VERSION: &str = "1.36.3";
 
 /// The folder of `kube-apiserver` and `kubectl`.
 pub fn binaries() -> PathBuf {
-    cache::tool(&format!("kubernetes-{VERSION}"), "go build, which takes about ten minutes", |place| {
-        let source = packages::go_module(&format!("k8s.io/kubernetes@v{VERSION}"));
-        fs::write(place.join("go.mod"), module(&source)).expect("cannot write to the cache");
-        fs::copy(source.join("go.sum"), place.join("go.sum")).expect("cannot write to the cache");
-        let mut build = Command::new("go");
-        build.current_dir(place).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=mod").args(["build", "-o"]).arg(place);
-        build.arg(format!("-ldflags=-s -w -X k8s.io/component-base/version.gitVersion=v{VERSION}"));
-        build.args(["k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl"]);
-        cache::step(&mut build, "Go (`go`)");
-    })
+    let how = "go build, which takes about ten minutes";
+    cache::tool(&format!("kubernetes-{VERSION}"), how, |place| build(place, &["kube-apiserver", "kubectl"]))
+}
+
+fn controller_manager() -> PathBuf {
+    let name = "kube-controller-manager";
+    cache::tool(&format!("{name}-{VERSION}"), "go build, which takes about two minutes", |place| build(place, &[name])).join(name)
+}
+
+/// Builds programs of Kubernetes into a folder.
+fn build(place: &Path, programs: &[&str]) {
+    let source = packages::go_module(&format!("k8s.io/kubernetes@v{VERSION}"));
+    fs::write(place.join("go.mod"), module(&source)).expect("cannot write to the cache");
+    fs::copy(source.join("go.sum"), place.join("go.sum")).expect("cannot write to the cache");
+    let mut build = Command::new("go");
+    build.current_dir(place).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=mod").args(["build", "-o"]).arg(place);
+    build.arg(format!("-ldflags=-s -w -X k8s.io/component-base/version.gitVersion=v{VERSION}"));
+    build.args(programs.iter().map(|program| format!("k8s.io/kubernetes/cmd/{program}")));
+    cache::step(&mut build, "Go (`go`)");
 }
 
 /// A go.mod from which Kubernetes' programs build. Its own names folders of its repository for the staging modules, which a module that
@@ -92,21 +104,39 @@ impl Answer {
     }
 }
 
-/// An empty cluster of one test: etcd and an API server on free ports.
+/// `kubectl` with the rights of one user. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Kubectl {
+    kubeconfig: PathBuf,
+}
+
+impl Kubectl {
+    /// Runs it.
+    pub fn run<S: AsRef<str>>(&self, arguments: &[S]) -> Answer {
+        let mut command = Command::new(binaries().join("kubectl"));
+        command.args(arguments.iter().map(AsRef::as_ref)).env("KUBECONFIG", &self.kubeconfig);
+        command.output().expect("cannot run kubectl").into()
+    }
+}
+
+/// An empty cluster of one test: etcd and an API server on free ports, and controllers if the test asks for them.
 #[derive(Debug)]
 pub struct Cluster {
-    kubeconfig: PathBuf,
+    kubectl: Kubectl,
+    folder: PathBuf,
+    url: String,
     api: Server,
     etcd: Server,
-    data: PathBuf,
+    controllers: Option<Server>,
 }
 
 impl Drop for Cluster {
     /// etcd takes 124 MB of disk for its first entry: not to be kept for each test until the end of the run.
     fn drop(&mut self) {
+        drop(self.controllers.take());
         self.api.kill();
         self.etcd.kill();
-        fs::remove_dir_all(&self.data).ok();
+        fs::remove_dir_all(self.folder.join("etcd")).ok();
     }
 }
 
@@ -135,7 +165,8 @@ impl Cluster {
         let key = folder.join("accounts.key");
         cache::step(Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048"), "the `openssl` tool");
         let kubeconfig = folder.join("kubeconfig");
-        fs::write(&kubeconfig, config(&folder.join("certificates/apiserver.crt"), port, &token)).expect("cannot write a file");
+        let url = format!("https://127.0.0.1:{port}");
+        fs::write(&kubeconfig, config(&folder, &url, &token, "default")).expect("cannot write a file");
         let mut api = Command::new(binaries().join("kube-apiserver"));
         api.args([
             "--bind-address=127.0.0.1",
@@ -153,30 +184,53 @@ impl Cluster {
         ] {
             api.arg(flag).arg(value);
         }
-        let mut cluster = Self { kubeconfig, api: Server::start(&format!("{name}-api"), &mut api), etcd, data: folder.join("etcd") };
-        let (config, kubectl) = (cluster.kubeconfig.clone(), binaries().join("kubectl"));
-        cluster.api.wait_ready(|| {
-            let ready = Command::new(&kubectl).arg("--kubeconfig").arg(&config).args(["get", "--raw", "/readyz"]).output();
-            ready.is_ok_and(|output| output.status.success())
-        });
+        let (kubectl, api) = (Kubectl { kubeconfig }, Server::start(&format!("{name}-api"), &mut api));
+        let mut cluster = Self { kubectl, folder, url, api, etcd, controllers: None };
+        let kubectl = cluster.kubectl.clone();
+        cluster.api.wait_ready(|| kubectl.run(&["get", "--raw", "/readyz"]).is_ok);
         say(&format!("Kubernetes API server v{VERSION} listens on 127.0.0.1:{port}"));
         cluster
     }
 
+    /// Starts the controllers of Jobs, Deployments, what belongs to a removed owner, and quotas (without which no pod is admitted).
+    pub fn start_controllers(&mut self) {
+        let port = free_port();
+        let mut command = Command::new(controller_manager());
+        command.arg("--kubeconfig").arg(&self.kubectl.kubeconfig).arg("--cert-dir").arg(self.folder.join("controllers"));
+        command.args(["--leader-elect=false", "--bind-address=127.0.0.1", &format!("--secure-port={port}")]);
+        let controllers = ["job", "deployment", "replicaset", "garbage-collector", "resourcequota"];
+        command.arg(format!("--controllers={}", controllers.map(|name| format!("{name}-controller")).join(",")));
+        let log = format!("{}-controllers", self.folder.file_name().expect("a name").display());
+        let mut server = Server::start(&log, &mut command);
+        server.wait_ready(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        self.controllers = Some(server);
+    }
+
     /// Runs `kubectl`.
     pub fn kubectl<S: AsRef<str>>(&self, arguments: &[S]) -> Answer {
-        let mut command = Command::new(binaries().join("kubectl"));
-        command.args(arguments.iter().map(AsRef::as_ref));
-        for (name, value) in self.environment() {
-            command.env(name, value);
-        }
-        command.output().expect("cannot run kubectl").into()
+        self.kubectl.run(arguments)
+    }
+
+    /// `kubectl` for another thread.
+    pub fn client(&self) -> Kubectl {
+        self.kubectl.clone()
+    }
+
+    /// A file by which a program reaches the API as a service account of the namespace, as its pods would.
+    ///
+    /// # Panics
+    /// When there is no such account.
+    pub fn kubeconfig_of(&self, account: &str) -> PathBuf {
+        let token = self.kubectl(&["--namespace=baler", "create", "token", account, "--duration=2h"]).expect_silent();
+        let file = self.folder.join(random_name(account));
+        fs::write(&file, config(&self.folder, &self.url, token.trim(), "baler")).expect("cannot write a file");
+        file
     }
 
     /// What a script of ours needs to reach this cluster with this `kubectl`.
     pub fn environment(&self) -> Vec<(String, String)> {
         let path = format!("{}:{}", binaries().display(), std::env::var("PATH").unwrap_or_default());
-        vec![("KUBECONFIG".to_string(), self.kubeconfig.display().to_string()), ("PATH".to_string(), path)]
+        vec![("KUBECONFIG".to_string(), self.kubectl.kubeconfig.display().to_string()), ("PATH".to_string(), path)]
     }
 
     /// Applies a folder of manifests on the server's side, with strict validation, and returns the objects as they are stored.
@@ -235,12 +289,13 @@ impl Cluster {
     }
 }
 
-fn config(authority: &Path, port: u16, token: &str) -> String {
+fn config(folder: &Path, url: &str, token: &str, namespace: &str) -> String {
+    let authority = folder.join("certificates/apiserver.crt");
     let value = serde_json::json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": format!("https://127.0.0.1:{port}"), "certificate-authority": authority}}],
+        "clusters": [{"name": "test", "cluster": {"server": url, "certificate-authority": authority}}],
         "users": [{"name": "test", "user": {"token": token}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],
     });
     value.to_string()
 }

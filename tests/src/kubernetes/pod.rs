@@ -25,9 +25,9 @@ pub fn find<'a>(objects: &'a [Value], name: &str) -> &'a Value {
     objects.iter().find(|object| title(object) == name).unwrap_or_else(|| panic!("there is no {name}"))
 }
 
-/// The pod which a Deployment, StatefulSet or Job makes, as an object of its own; `None` for other kinds.
+/// The pod which a Deployment, StatefulSet, Job or PodTemplate makes, as an object of its own; `None` for other kinds.
 pub fn pod(object: &Value) -> Option<Value> {
-    let template = object.pointer("/spec/template")?;
+    let template = object.pointer("/spec/template").or_else(|| object.get("template"))?;
     let mut spec = template["spec"].clone();
     // A StatefulSet's controller adds these volumes to the pod.
     for claim in object.pointer("/spec/volumeClaimTemplates").and_then(Value::as_array).into_iter().flatten() {

@@ -1,26 +1,35 @@
-"""The batch pipeline: compress what lies in the bucket, verify it, show the figures.
+"""The batch pipeline: check, generate or wait for data, compress, verify, show the figures, notify.
 
-Each task is a pod with one command of Baler's. `baler run` goes on where an earlier attempt stopped, so Airflow may repeat a task at any time.
+The job itself is a BalerJob, which its operator keeps; the other tasks are pods with one command of Baler's. A job goes on where an earlier attempt
+stopped, so Airflow may repeat a task at any time.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import datetime, timedelta
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Param, TriggerRule, task
+from airflow.sdk.exceptions import AirflowException
+from baler_airflow import BalerRunOperator
 from kubernetes.client import models as k8s
+
+log = logging.getLogger(__name__)
 
 JOB = "batch-2tb"
 SQL = "/usr/share/baler/sql"
+INPUT = "s3://baler/input/"
+# Planning lists the objects, and there being none is an error.
+FIRST_OBJECT = f"CREATE EXTERNAL TABLE objects STORED AS BLOB LOCATION '{INPUT}'; EXPLAIN SELECT object FROM objects"
 
 
 def baler(task_id: str, arguments: list[str], **options) -> KubernetesPodOperator:
     """A pod with one command of Baler's, under the same restrictions as those of k8s/jobs."""
     return KubernetesPodOperator(
         task_id=task_id,
-        name=f"baler-{task_id}",
+        name=f"baler-{task_id.replace('_', '-')}",
         namespace="baler",
         in_cluster=True,
         image=os.environ["BALER_IMAGE"],
@@ -61,11 +70,13 @@ def baler(task_id: str, arguments: list[str], **options) -> KubernetesPodOperato
         on_finish_action="delete_succeeded_pod",
         # A worker which comes back finds the pod of its task and waits for it, in place of starting a second one.
         reattach_on_restart=True,
-        retries=3,
+        retries=options.pop("retries", 3),
         retry_delay=timedelta(minutes=1),
         **options,
     )
 
+
+SCHEDULER = "http://baler-scheduler-registration.baler.svc:50050"
 
 with DAG(
     dag_id="batch_2tb_processing",
@@ -74,9 +85,30 @@ with DAG(
     catchup=False,
     # Two runs at once would be one job twice.
     max_active_runs=1,
+    params={
+        "generate": Param(False, type="boolean", description="Make sample data first, in place of waiting for data."),
+        "size": Param("1GiB", type="string", description="How much sample data."),
+    },
     doc_md=__doc__,
 ) as dag:
-    run = baler("run", ["run", f"{SQL}/compress-to-mongodb.sql", f"--job={JOB}"])
+    check = baler("check", ["health", f"--url={SCHEDULER}/healthz"])
+
+    @task.branch
+    def choose(params: dict) -> str:
+        """Where the data comes from."""
+        return "generate" if params["generate"] else "wait_for_data"
+
+    generate = baler("generate", ["generate", f"--to={INPUT}", "--size={{ params.size }}", "--files=16", "--compress=gzip"])
+    # Ends with an error while there is no object, and is asked again: an hour of waiting.
+    wait_for_data = baler("wait_for_data", ["sql", f"--command={FIRST_OBJECT}"], retries=60)
+    run = BalerRunOperator(
+        task_id="run",
+        name=JOB,
+        spec={"sql": {"file": f"{SQL}/compress-to-mongodb.sql"}},
+        trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
+        retries=3,
+        retry_delay=timedelta(minutes=1),
+    )
     verify = baler("verify", ["verify", f"--job={JOB}"])
     statistics = baler(
         "statistics",
@@ -84,4 +116,16 @@ with DAG(
         # stats.sql reads what the job wrote.
         env_vars={"INPUT": "mongodb://mongodb-mongos.baler.svc:27017/compressed_data.documents?tls=true&tlsCAFile=/etc/baler/ca/ca.crt&authSource=admin"},
     )
-    run >> verify >> statistics
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def notify(ti=None, dag_run=None) -> str:
+        """Says in one line how the run has ended, and fails where it has failed, so that alerts on failed runs see it."""
+        figures = ti.xcom_pull(task_ids="run")
+        if not figures:
+            raise AirflowException(f"{dag_run.run_id}: job {JOB} is not committed; the task `run` says why")
+        line = f"{dag_run.run_id}: job {JOB} is committed, {figures['documents']} documents, ratio {figures.get('ratio')}"
+        log.info(line)
+        return line
+
+    told = notify()
+    check >> choose() >> [generate, wait_for_data] >> run >> verify >> statistics >> told
