@@ -190,9 +190,8 @@ fn method<'a>(advice: &'a Value, name: &str) -> &'a Value {
 #[test]
 fn advice_foretells_what_a_job_stores() {
     let (minio, bucket) = (Minio::plain(), Minio::plain().make_bucket());
-    for number in 0..6 {
-        bucket.put(&format!("in/{number}.log"), &lines(number, 3 << 20, "\n"));
-    }
+    let generate = ["generate", "--size", "36MiB", "--files", "6", "--to"].map(String::from).into_iter().chain([bucket.url("in/")]);
+    Baler::new(generate).envs(&minio.environment()).run().expect_code(0);
     let mut job = Job::new();
     (job.input, job.variables) = (bucket.url("in/"), minio.environment());
     job.source_options = vec![("blob.chunk_size", "1MiB")];

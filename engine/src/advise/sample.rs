@@ -108,8 +108,12 @@ fn choose_places(objects: &[ManifestObject], stored_bytes: u64, bytes: u64) -> V
             let start = split.start + nth(next) - before;
             // A place near the end of an object would hold little of it.
             let start = start.min(split.size.saturating_sub(PLACE_BYTES)).max(split.start);
-            places.push(Place { split: Split { start, ..split.clone() }, bytes: PLACE_BYTES.min(bytes) });
             next += 1;
+            // Several may fall into one small object, which is read once.
+            let is_new = places.last().is_none_or(|last: &Place| (last.split.start, &last.split.object) != (start, &split.object));
+            if is_new {
+                places.push(Place { split: Split { start, ..split.clone() }, bytes: PLACE_BYTES.min(bytes) });
+            }
         }
         before += split.length();
     }

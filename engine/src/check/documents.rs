@@ -73,7 +73,7 @@ pub(super) async fn check(
         report.good("documents", size);
     }
     let share = input.length as f64 / length.max(1) as f64;
-    (length > 0).then(|| Forecast { stored_bytes: (bytes as f64 * share) as u64 })
+    (length > 0).then_some(Forecast { stored_bytes: (bytes as f64 * share) as u64 })
 }
 
 async fn add_piece(context: &SessionContext, insert: &DmlStatement, source: &SourceSpec, split: &Split, seen: &mut Seen) -> Result<()> {

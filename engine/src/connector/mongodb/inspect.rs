@@ -41,7 +41,10 @@ pub async fn inspect(spec: &MongodbSpec) -> Result<Inspection> {
     let documents = collection.estimated_document_count().await.map_err(|e| client::driver_error(spec, "counting", &e))?;
     let status = client.database("admin").run_command(doc! { "connectionStatus": 1, "showPrivileges": true }).await.ok();
     let user = status.as_ref().and_then(user_of);
-    let missing_actions = status.as_ref().filter(|_| user.is_some()).and_then(|status| missing_actions(spec, status));
+    let missing_actions = status
+        .as_ref()
+        .filter(|_| user.is_some())
+        .and_then(|status| missing_by_privileges(spec, status).or_else(|| missing_by_roles(spec, status)));
     let free_bytes = database.run_command(doc! { "dbStats": 1 }).await.ok().and_then(|stats| free_bytes(&stats));
     let is_router = shard::is_router(&hello);
     let shard_key = if is_router { shard_key(spec, &client).await } else { None };
@@ -70,8 +73,12 @@ fn needed_actions(spec: &MongodbSpec) -> Vec<&'static str> {
     needed
 }
 
-fn missing_actions(spec: &MongodbSpec, status: &Document) -> Option<Vec<&'static str>> {
+/// `None` where the server tells no privileges: that nobody has none is not to be believed of a user who is in.
+fn missing_by_privileges(spec: &MongodbSpec, status: &Document) -> Option<Vec<&'static str>> {
     let privileges = status.get_document("authInfo").ok()?.get_array("authenticatedUserPrivileges").ok()?;
+    if privileges.is_empty() {
+        return None;
+    }
     let covers = |resource: &Document| {
         let is_any = |field: &str, name: &str| resource.get_str(field).is_ok_and(|given| given.is_empty() || given == name);
         resource.get_bool("anyResource").unwrap_or(false) || (is_any("db", &spec.database) && is_any("collection", &spec.collection))
@@ -80,6 +87,24 @@ fn missing_actions(spec: &MongodbSpec, status: &Document) -> Option<Vec<&'static
     let ours = privileges.filter(|privilege| privilege.get_document("resource").is_ok_and(covers));
     let allowed: Vec<&str> = ours.filter_map(|privilege| privilege.get_array("actions").ok()).flatten().filter_map(Bson::as_str).collect();
     Some(needed_actions(spec).into_iter().filter(|action| !allowed.contains(action) && !allowed.contains(&"anyAction")).collect())
+}
+
+/// The same by the names of roles, as far as these are MongoDB's own ("Built-In Roles" of its manual); `None` where one is not.
+fn missing_by_roles(spec: &MongodbSpec, status: &Document) -> Option<Vec<&'static str>> {
+    let roles = status.get_document("authInfo").ok()?.get_array("authenticatedUserRoles").ok()?;
+    let mut may_read = false;
+    for role in roles.iter().filter_map(Bson::as_document) {
+        let is_here = role.get_str("db") == Ok(spec.database.as_str());
+        match role.get_str("role").ok()? {
+            "root" | "readWriteAnyDatabase" => return Some(Vec::new()),
+            "readWrite" | "dbOwner" if is_here => return Some(Vec::new()),
+            "readAnyDatabase" => may_read = true,
+            "read" => may_read |= is_here,
+            "readWrite" | "dbOwner" => {}
+            _ => return None,
+        }
+    }
+    Some(needed_actions(spec).into_iter().filter(|action| !may_read || *action != "find").collect())
 }
 
 /// `fsTotalSize` and `fsUsedSize`, which a mongod's dbStats has.
@@ -115,13 +140,27 @@ mod tests {
     fn actions_which_a_user_lacks_are_named() {
         let options = HashMap::from([("mongodb.indexes".to_string(), "timestamp".to_string())]);
         let spec = MongodbSpec::try_new("mongodb://h/db.documents", &options).unwrap();
-        let missing = |status: &Document| missing_actions(&spec, status).unwrap();
+        let missing = |status: &Document| missing_by_privileges(&spec, status).unwrap();
         assert!(missing(&status("db", "", &["find", "insert", "createIndex"])).is_empty());
         assert_eq!(missing(&status("db", "documents", &["find"])), ["insert", "createIndex"]);
         assert_eq!(missing(&status("other", "", &["find", "insert", "createIndex"])), ["find", "insert", "createIndex"]);
         assert!(missing(&status("", "", &["anyAction"])).is_empty());
         assert_eq!(user_of(&status("", "", &[])).as_deref(), Some("loader"));
-        assert_eq!(missing_actions(&spec, &doc! { "authInfo": { "authenticatedUsers": [] } }), None);
+        assert_eq!(missing_by_privileges(&spec, &doc! { "authInfo": { "authenticatedUserPrivileges": [] } }), None);
+    }
+
+    #[test]
+    fn roles_of_mongodb_say_what_a_user_may_where_privileges_are_not_told() {
+        let spec = MongodbSpec::try_new("mongodb://h/db.documents", &HashMap::new()).unwrap();
+        let missing = |roles: &[(&str, &str)]| {
+            let roles: Vec<Document> = roles.iter().map(|(role, db)| doc! { "role": *role, "db": *db }).collect();
+            missing_by_roles(&spec, &doc! { "authInfo": { "authenticatedUserRoles": roles } })
+        };
+        assert_eq!(missing(&[("root", "admin")]), Some(vec![]));
+        assert_eq!(missing(&[("read", "db"), ("readWrite", "db")]), Some(vec![]));
+        assert_eq!(missing(&[("read", "db")]), Some(vec!["insert"]));
+        assert_eq!(missing(&[("readWrite", "other")]), Some(vec!["find", "insert"]));
+        assert_eq!(missing(&[("ours", "db")]), None);
     }
 
     #[test]
