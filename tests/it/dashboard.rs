@@ -155,14 +155,20 @@ fn a_job_on_a_fleet_is_shown_cancelled_and_remembered() {
     }
 }
 
-#[test]
-fn one_process_shows_its_job_and_is_stopped_from_the_page() {
+/// A job with the dashboard of its process at a port, whose way to the database can be cut.
+fn proxied_job() -> (Job<'static>, Proxy, u16) {
     let mongo = Mongo::shared();
     let (proxy, port) = (Proxy::start(mongo.port, Protocol::Mongo), free_port());
     let mut job = Job::new().into_collection(mongo.collection_at(proxy.port));
     job.sink_options.push(("mongodb.batch_docs", "4"));
     job.add_file("long.jsonl", &lines(3, 12 << 20, "\n"));
     job.variables = vec![("BALER_DASHBOARD".to_string(), port.to_string())];
+    (job, proxy, port)
+}
+
+#[test]
+fn one_process_shows_its_job_and_is_stopped_from_the_page() {
+    let (mut job, proxy, port) = proxied_job();
     let run = start_held(&job, &proxy);
     let seen = look("process", port, "load", "Running", "in a running task", true);
     let did: Vec<&str> = seen["did"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
@@ -242,12 +248,7 @@ fn a_task_of_a_lost_executor_is_shown_as_tried_again() {
 
 #[test]
 fn retries_are_counted_by_prometheus_and_on_the_page_alike() {
-    let mongo = Mongo::shared();
-    let (proxy, port) = (Proxy::start(mongo.port, Protocol::Mongo), free_port());
-    let mut job = Job::new().into_collection(mongo.collection_at(proxy.port));
-    job.sink_options.push(("mongodb.batch_docs", "4"));
-    job.add_file("long.jsonl", &lines(3, 12 << 20, "\n"));
-    job.variables = vec![("BALER_DASHBOARD".to_string(), port.to_string())];
+    let (job, proxy, port) = proxied_job();
     let prometheus = Prometheus::start(&[("driver", port)]);
     // MongoDB's driver tries a write once more by itself, so that more cuts are needed than there are writers.
     proxy.arm(Fault::CutWrites { writes: 2, times: 24 });

@@ -141,6 +141,38 @@ fn a_write_concern_which_cannot_be_met_is_found() {
 }
 
 #[test]
+fn certificates_are_looked_at() {
+    let mut job = small_job();
+    job.variables = Minio::tls().environment();
+    assert!(findings(&job.check(0), "certificates")[0].starts_with("good: AWS_CA_BUNDLE"));
+    let file = job.scratch.join("ca.crt");
+    fs::write(&file, "no certificate").unwrap();
+    job.variables = vec![("AWS_CA_BUNDLE".to_string(), file.display().to_string())];
+    let report = job.check(1);
+    assert!(findings(&report, "certificates")[0].contains("ca.crt: holds no certificate"), "{report:#}");
+}
+
+#[test]
+fn documents_of_compressed_objects_are_measured_too() {
+    let job = Job::new();
+    let noise = Random::new(5).bytes(24 << 20);
+    job.add_file("a.bin.gz", &gzip(&noise));
+    let report = Job { source_options: vec![("blob.chunk_size", "1MiB"), ("blob.boundary", "none")], ..job }.check(0);
+    let found = &findings(&report, "documents")[0];
+    // Random bytes keep their size: each document has its chunk and some fields.
+    assert!(found.contains("have 1.0 MiB on average and 1.0 MiB at most"), "{found}");
+}
+
+#[test]
+fn a_statement_which_cannot_be_resumed_is_told() {
+    let mut job = small_job();
+    job.file = Some(job.scratch.join("mine.sql"));
+    fs::write(job.file.as_ref().unwrap(), job.sql().replace("FROM (SELECT *", "FROM (SELECT DISTINCT *")).unwrap();
+    let report = job.check(0);
+    assert!(findings(&report, "statement").iter().any(|found| found.starts_with("warning: it does not run split by split")), "{report:#}");
+}
+
+#[test]
 fn documents_which_are_too_large_are_found_on_a_sample() {
     let mut job = small_job();
     job.source_options = vec![("blob.chunk_size", "1MiB")];

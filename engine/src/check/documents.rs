@@ -11,7 +11,7 @@ use crate::connector::blob::Compression;
 use crate::connector::document::{DOCUMENT_BYTES_MAX, DocumentEncoder};
 use crate::connector::source::SourceSpec;
 use crate::connector::split::Split;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::job::run::pin_query;
 use crate::options::format_bytes;
 
@@ -33,8 +33,10 @@ struct Seen {
     bytes: usize,
     largest: usize,
     refused: Option<String>,
-    /// Of the input: bytes as stored or offsets; 0 where a compressed object was read in part.
-    length: u64,
+    /// Of the pieces which were read wholly: bytes of the documents, and of the input as stored, or offsets. How much of a compressed object was
+    /// read is not known.
+    whole_bytes: usize,
+    whole_length: u64,
 }
 
 /// Runs the query over a sample and measures its documents.
@@ -52,11 +54,12 @@ pub(super) async fn check(
             return None;
         }
     }
-    let Seen { documents, bytes, largest, refused, length } = seen;
+    let Seen { documents, bytes, largest, refused, whole_bytes, whole_length } = seen;
     if let Some(reason) = refused {
-        let remedy = match sink {
-            _ if sink.keeps_dead_letters() => "they become dead letters; take a smaller chunk size to store them",
-            _ => "take a smaller blob.chunk_size or kafka.chunk_size, or on_error 'dead_letter'",
+        let remedy = if sink.keeps_dead_letters() {
+            "they become dead letters; take a smaller chunk size to store them"
+        } else {
+            "take a smaller blob.chunk_size or kafka.chunk_size, or on_error 'dead_letter'"
         };
         report.bad("documents", format!("some cannot be stored: {reason}"), remedy);
     }
@@ -72,30 +75,21 @@ pub(super) async fn check(
     } else {
         report.good("documents", size);
     }
-    let share = input.length as f64 / length.max(1) as f64;
-    (length > 0).then_some(Forecast { stored_bytes: (bytes as f64 * share) as u64 })
+    let share = input.length as f64 / whole_length.max(1) as f64;
+    (whole_length > 0).then_some(Forecast { stored_bytes: (whole_bytes as f64 * share) as u64 })
 }
 
 async fn add_piece(context: &SessionContext, insert: &DmlStatement, source: &SourceSpec, split: &Split, seen: &mut Seen) -> Result<()> {
     let mut piece = split.clone();
-    let is_partial = match source {
-        SourceSpec::Kafka(_) => {
-            piece.end = piece.end.min(piece.start + PIECE_RECORDS);
-            false
-        }
-        SourceSpec::Blob(_) if matches!(split.compression, Compression::None | Compression::Auto) => {
-            piece.end = piece.end.min(piece.start + PIECE_BYTES);
-            false
-        }
-        SourceSpec::Blob(_) => true,
-    };
+    let is_partial = !matches!(split.compression, Compression::None | Compression::Auto);
+    if !is_partial {
+        let most = if matches!(source, SourceSpec::Kafka(_)) { PIECE_RECORDS } else { PIECE_BYTES };
+        piece.end = piece.end.min(piece.start + most);
+    }
     let length = piece.length();
     let query = pin_query(insert, &[vec![piece]])?;
     let mut rows = context.execute_logical_plan(query).await?.execute_stream().await?;
     let encoder = DocumentEncoder::try_new(&rows.schema())?;
-    if encoder.id_index().is_none() {
-        return Err(Error::config("the query has no column `_id`; name one, for instance `id AS _id`"));
-    }
     let before = seen.bytes;
     while let Some(batch) = rows.next().await {
         let documents = encoder.encode(&batch?)?;
@@ -106,11 +100,10 @@ async fn add_piece(context: &SessionContext, insert: &DmlStatement, source: &Sou
             seen.refused.get_or_insert_with(|| refused.reason.clone());
         }
         if is_partial && seen.bytes - before > DOCUMENT_BYTES {
-            // How much of the object that was is not known, so nothing follows of it for the rest.
-            seen.bytes = before;
             return Ok(());
         }
     }
-    seen.length += length;
+    seen.whole_bytes += seen.bytes - before;
+    seen.whole_length += length;
     Ok(())
 }

@@ -11,7 +11,6 @@ mod target;
 use std::collections::HashMap;
 use std::fmt;
 
-use datafusion::datasource::source_as_provider;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::DmlStatement;
 use serde::Serialize;
@@ -19,10 +18,10 @@ use serde::Serialize;
 use self::documents::Forecast;
 use crate::cluster::client::Fleet;
 use crate::connector::SinkSpec;
-use crate::connector::sink::SinkTable;
+use crate::connector::source::SourceSpec;
 use crate::error::{Error, Result};
 use crate::job::JobRef;
-use crate::job::run::find_source;
+use crate::job::run::{bind, find_sink, find_source, plan_shape};
 use crate::options::format_bytes;
 use crate::statement;
 
@@ -129,26 +128,37 @@ pub async fn check(context: &SessionContext, text: &str, variables: &HashMap<Str
             return report;
         }
     };
-    match sink_of(&insert) {
-        Ok(sink) => check_parts(context, &whole, &insert, sink, job, &mut report).await,
+    match plan(context, &insert, job).await {
+        Ok(planned) => check_parts(context, &whole, &insert, planned, job, &mut report).await,
         Err(error) => report.fail("statement", &error),
     }
     report
 }
 
-async fn check_parts(context: &SessionContext, whole: &str, insert: &DmlStatement, sink: SinkSpec, job: &JobRef, report: &mut Report) {
-    let source = match find_source(&insert.input) {
-        Ok(source) => source,
-        Err(error) => return report.fail("statement", &error),
-    };
+/// What the plan of a job reads and writes.
+struct Planned {
+    source: Option<SourceSpec>,
+    sink: SinkSpec,
+    is_by_split: bool,
+}
+
+/// Plans the job as `baler run` does, over no splits.
+async fn plan(context: &SessionContext, insert: &DmlStatement, job: &JobRef) -> Result<Planned> {
+    let (source, sink) = (find_source(&insert.input)?, find_sink(insert)?);
+    let shape = plan_shape(context, bind(insert, job, Some(&[Vec::new()]))?).await?;
+    Ok(Planned { is_by_split: source.is_some() && shape.is_by_split, source, sink })
+}
+
+async fn check_parts(context: &SessionContext, whole: &str, insert: &DmlStatement, planned: Planned, job: &JobRef, report: &mut Report) {
+    let Planned { source, sink, is_by_split } = planned;
     report.good("statement", format!("INSERT INTO {} is planned", insert.table_name));
+    if !is_by_split {
+        let remedy = "read one BLOB or KAFKA table, once, row by row, if it should resume, and be verified, split by split";
+        report.warn("statement", "it does not run split by split: an interrupted job begins anew", remedy);
+    }
     let input = match &source {
         Some(source) => source::check(context, source, report).await,
-        None => {
-            let remedy = "read one BLOB or KAFKA table, once, if it should resume, and be verified, split by split";
-            report.warn("source", "the statement does not run split by split: an interrupted job begins anew", remedy);
-            None
-        }
+        None => None,
     };
     let forecast = match &input {
         Some(input) => documents::check(context, insert, &sink, input, report).await,
@@ -174,27 +184,14 @@ pub async fn check_fleet(fleet: &Result<Fleet>, report: &mut Report) {
     }
 }
 
-fn sink_of(insert: &DmlStatement) -> Result<SinkSpec> {
-    let provider = source_as_provider(&insert.target)?;
-    let sink = provider.downcast_ref::<SinkTable>().map(|sink| sink.spec.clone());
-    sink.ok_or_else(|| Error::config(format!("a job ends in a MONGODB or BSON table; `{}` is none", insert.table_name)))
-}
-
 /// Room which a target must have, and has.
 fn check_room(place: &str, free: u64, forecast: Option<&Forecast>, report: &mut Report) {
     let free_text = format_bytes(free);
-    match forecast {
-        Some(forecast) if forecast.stored_bytes > free => {
-            let wanted = format_bytes(forecast.stored_bytes);
-            report.bad(
-                "space",
-                format!("{place} has {free_text} left, the documents take about {wanted}"),
-                "make room, or take another target",
-            );
-        }
-        Some(forecast) => {
-            report.good("space", format!("{place} has {free_text} left, the documents take about {}", format_bytes(forecast.stored_bytes)));
-        }
-        None => report.good("space", format!("{place} has {free_text} left")),
+    let Some(Forecast { stored_bytes }) = forecast else { return report.good("space", format!("{place} has {free_text} left")) };
+    let found = format!("{place} has {free_text} left, the documents take about {}", format_bytes(*stored_bytes));
+    if *stored_bytes > free {
+        report.bad("space", found, "make room, or take another target");
+    } else {
+        report.good("space", found);
     }
 }

@@ -7,7 +7,7 @@ use crate::connector::SinkSpec;
 use crate::connector::source::SourceSpec;
 use crate::error::Result;
 use crate::job::JobRef;
-use crate::job::manifest::{Manifest, hash_statement};
+use crate::job::manifest::Manifest;
 use crate::job::state::JobState;
 
 /// Looks for a job of the same name.
@@ -19,11 +19,10 @@ pub(super) async fn check(
     job: &JobRef,
     report: &mut Report,
 ) {
+    let planned = Manifest::new(&job.name, whole, source, sink, Vec::new());
     match find(context, job).await {
         Ok(Found::Nothing) => report.good("state", format!("{} holds no job `{}` yet", job.state, job.name)),
-        Ok(Found::Job { stored, .. })
-            if stored.statement_hash != hash_statement(whole) || stored.sink != sink || stored.source != source =>
-        {
+        Ok(Found::Job { stored, .. }) if !stored.has_same_statement(&planned) => {
             report.bad(
                 "state",
                 format!("{} holds a job `{}` with another statement", job.state, job.name),

@@ -1,6 +1,6 @@
 //! The target: can it be reached, may it be written, does it hold what is wanted, is there room?
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use datafusion::execution::context::SessionContext;
 use rustix::fs::{Access, access};
@@ -14,7 +14,7 @@ use crate::connector::mongodb::inspect::{Inspection, inspect};
 use crate::error::{Error, Result, store_error};
 use crate::runtime;
 use crate::store::{locate, split_url};
-use crate::telemetry::host::space;
+use crate::telemetry::host::{nearest_there, space};
 
 /// A clock which is further off than this makes `timestamp` and certificates doubtful.
 const CLOCK_SECONDS_MAX: f64 = 30.0;
@@ -111,23 +111,18 @@ async fn check_dump(context: &SessionContext, spec: &BsonSpec, forecast: Option<
         );
         return Ok(());
     }
-    let folder = existing_ancestor(Path::new("/").join(key.trim_end_matches('/')));
+    let target = Path::new("/").join(key.trim_end_matches('/'));
+    let folder = nearest_there(&target).unwrap_or(&target);
     let refused = |e: rustix::io::Errno| {
         Error::permanent(format!("{} cannot be written: {e}; choose another OUTPUT or change its rights", folder.display()))
     };
     if !folder.is_dir() {
         return Err(Error::config(format!("{} is no folder; choose another OUTPUT", folder.display())));
     }
-    access(&folder, Access::WRITE_OK | Access::EXEC_OK).map_err(refused)?;
+    access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(refused)?;
     report.good("target", format!("{} can be written", spec.location));
-    if let Some((free, _)) = space(&folder) {
+    if let Some((free, _)) = space(folder) {
         check_room(&folder.display().to_string(), free, forecast, report);
     }
     Ok(())
-}
-
-/// The folder itself, or the nearest one above it which is there.
-fn existing_ancestor(mut folder: PathBuf) -> PathBuf {
-    while !folder.exists() && folder.pop() {}
-    folder
 }

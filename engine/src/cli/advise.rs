@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
@@ -25,7 +24,7 @@ const GOOD_ENOUGH: f64 = 0.98;
 /// Where a dictionary can help: chunks as small as single records.
 const RECORD_CHUNK: usize = 16 << 10;
 
-/// What is measured at [`CHUNK_BYTES`], and whether a table can be written so by a function of Baler's.
+/// What is measured at [`CHUNK_BYTES`].
 const METHODS: [(&str, Way); 11] = [
     ("zlib(9)", Way::ZlibCompress(9)),
     ("zlib(6)", Way::ZlibCompress(6)),
@@ -39,7 +38,12 @@ const METHODS: [(&str, Way); 11] = [
     ("none", Way::Compress(Method::None)),
     (DICTIONARY, Way::Dictionary(3)),
 ];
+/// What is measured at [`RECORD_CHUNK`].
+const RECORD_METHODS: [(&str, Way); 3] =
+    [("zlib(9)", Way::ZlibCompress(9)), ("zstd(3)", Way::Compress(Method::Zstd(3))), (DICTIONARY, Way::Dictionary(3))];
 const DICTIONARY: &str = "zstd(3) with a dictionary";
+/// A sample below this may be too small for a dictionary.
+const DICTIONARY_SAMPLE_MIN: usize = 8 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct AdviseArgs {
@@ -88,38 +92,32 @@ struct Named {
 pub(super) async fn run(args: AdviseArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
     let context = parts.local()?;
     let options: HashMap<String, String> = parse_variables(&args.options)?;
-    let sample = Arc::new(sample(&context, &args.url, &options, parse_bytes(&args.sample)?).await?);
-    let advice = runtime::spawn_blocking(move || advise(&sample, &args).map(|advice| (advice, args.url)))?.join().await??;
-    match (output, advice) {
-        (Output::Json, (advice, _)) => print_json(&advice)?,
-        (Output::Text, (advice, url)) => print_advice(&advice, &url),
+    let sample = sample(&context, &args.url, &options, parse_bytes(&args.sample)?).await?;
+    let (executors, cores_each) = (args.executors, args.cores);
+    let advice = runtime::spawn_blocking(move || advise(sample, executors, cores_each))?.join().await??;
+    match output {
+        Output::Json => print_json(&advice)?,
+        Output::Text => print_advice(&advice, &args.url),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn advise(sample: &Sample, args: &AdviseArgs) -> Result<Advice> {
-    let forecast = |way, chunk| Ok(Forecast::new(measure(sample, way, chunk)?, sample.raw_bytes));
-    let named = |method, way, chunk| Ok(Named { method, forecast: forecast(way, chunk)? });
-    // Too little data to learn a dictionary from is no reason to give no advice.
-    let is_possible = |named: &Result<Named>| !named.as_ref().is_err_and(|_| sample.places.iter().map(Vec::len).sum::<usize>() < 8 << 20);
-    let methods = METHODS.iter().map(|(name, way)| named(*name, *way, CHUNK_BYTES)).filter(is_possible).collect::<Result<Vec<_>>>()?;
+fn advise(sample: Sample, executors: u64, cores_each: u64) -> Result<Advice> {
+    let is_small = sample.places.iter().map(Vec::len).sum::<usize>() < DICTIONARY_SAMPLE_MIN;
+    let forecast = |way, chunk| Ok(Forecast::new(measure(&sample, way, chunk)?, sample.raw_bytes));
+    let measured = |ways: &[(&'static str, Way)], chunk| {
+        let named = ways.iter().map(|(method, way)| (way, forecast(*way, chunk).map(|forecast| Named { method, forecast })));
+        // Too little data to learn a dictionary from is no reason to give no advice.
+        let possible = named.filter(|(way, named)| !(is_small && named.is_err() && matches!(way, Way::Dictionary(_))));
+        possible.map(|(_, named)| named).collect::<Result<Vec<_>>>()
+    };
+    let methods = measured(&METHODS, CHUNK_BYTES)?;
     let chunk_sizes = CHUNK_SIZES.iter().map(|chunk| forecast(Way::ZlibCompress(9), *chunk)).collect::<Result<Vec<_>>>()?;
-    let small = [("zlib(9)", Way::ZlibCompress(9)), ("zstd(3)", Way::Compress(Method::Zstd(3))), (DICTIONARY, Way::Dictionary(3))];
-    let small_chunks =
-        small.map(|(name, way)| named(name, way, RECORD_CHUNK)).into_iter().filter(is_possible).collect::<Result<Vec<_>>>()?;
+    let small_chunks = measured(&RECORD_METHODS, RECORD_CHUNK)?;
     let best = chunk_sizes.iter().map(|size| size.ratio).fold(0.0, f64::max);
     let best_chunk_bytes = chunk_sizes.iter().find(|size| size.ratio >= best * GOOD_ENOUGH).map_or(0, |size| size.measured.chunk_bytes);
-    let seconds = methods.first().map_or(0.0, |zlib| zlib.forecast.seconds_on(args.executors * args.cores));
-    Ok(Advice {
-        sample: Sample { places: Vec::new(), ..sample.clone() },
-        methods,
-        chunk_sizes,
-        small_chunks,
-        best_chunk_bytes,
-        executors: args.executors,
-        cores_each: args.cores,
-        seconds,
-    })
+    let seconds = methods.first().map_or(0.0, |zlib| zlib.forecast.seconds_on(executors * cores_each));
+    Ok(Advice { methods, chunk_sizes, small_chunks, best_chunk_bytes, executors, cores_each, seconds, sample })
 }
 
 fn print_advice(advice: &Advice, url: &str) {

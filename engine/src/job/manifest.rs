@@ -146,13 +146,18 @@ impl Manifest {
         Err(Error::config(format!("job `{}` did not run split by split, so its documents cannot be traced to their source", self.job)))
     }
 
+    /// Whether both read and write the same by the same statement, whatever the input holds.
+    pub fn has_same_statement(&self, now: &Self) -> bool {
+        self.statement_hash == now.statement_hash && self.sink == now.sink && self.source == now.source
+    }
+
     /// Refuses to go on with a job that has become another one.
     ///
     /// # Errors
     /// Conflict, naming what differs and what to do.
     pub fn check_same(&self, now: &Self) -> Result<()> {
         let remedy = format!("take a new job name, or remove the state folder of `{}` to begin it anew", self.job);
-        if self.statement_hash != now.statement_hash || self.sink != now.sink || self.source != now.source {
+        if !self.has_same_statement(now) {
             return Err(Error::conflict(format!(
                 "job `{}` was begun with another statement ({} then, {} now); {remedy}",
                 self.job,

@@ -22,6 +22,7 @@ use super::manifest::{Manifest, ManifestObject, WHOLE};
 use super::state::{Commit, JobState};
 use super::waves;
 use crate::cluster::client::Fleet;
+use crate::connector::SinkSpec;
 use crate::connector::kafka::KafkaSpec;
 use crate::connector::receipt::{Receipt, SCHEMA_VERSION};
 use crate::connector::sink::SinkTable;
@@ -79,10 +80,7 @@ impl Job {
         insert: DmlStatement,
     ) -> Result<Self> {
         let state = JobState::open(&context.runtime_env(), &job)?;
-        let sink = source_as_provider(&insert.target)?;
-        let Some(sink) = sink.downcast_ref::<SinkTable>() else {
-            return Err(Error::config(format!("a job ends in a MONGODB or BSON table; `{}` is none", insert.table_name)));
-        };
+        let sink = find_sink(&insert)?;
         let source = find_source(&insert.input)?;
         let stored = state.manifest().await?;
         let objects = match (&source, &stored) {
@@ -94,7 +92,7 @@ impl Job {
         let shape = plan_shape(context, bind(&insert, &job, Some(std::slice::from_ref(&splits)))?).await?;
         let by_split = source.is_some() && shape.is_by_split;
         let recorded = if by_split { objects } else { Vec::new() };
-        let mut manifest = Manifest::new(&job.name, statement, source, sink.spec.clone(), recorded);
+        let mut manifest = Manifest::new(&job.name, statement, source, sink.clone(), recorded);
         (manifest.by_split, manifest.keeps_every_row) = (by_split, shape.keeps_every_row);
         let mut is_prepared = false;
         if let Some(stored) = stored {
@@ -102,7 +100,7 @@ impl Job {
             manifest = stored;
         } else {
             // Reaching the target first leaves no half-begun job behind when the password is wrong.
-            sink.spec.prepare(&context.runtime_env()).await?;
+            sink.prepare(&context.runtime_env()).await?;
             is_prepared = true;
             if !state.put_manifest(&manifest).await? {
                 let stored = state.manifest().await?.ok_or_else(|| Error::conflict("the manifest was removed while the job began"))?;
@@ -301,6 +299,16 @@ pub(crate) fn find_source(input: &LogicalPlan) -> Result<Option<SourceSpec>> {
     Ok(if found.len() == 1 { found.pop() } else { None })
 }
 
+/// The sink which an INSERT writes to.
+///
+/// # Errors
+/// Config, when its table is none.
+pub(crate) fn find_sink(insert: &DmlStatement) -> Result<SinkSpec> {
+    let provider = source_as_provider(&insert.target)?;
+    let sink = provider.downcast_ref::<SinkTable>().map(|sink| sink.spec.clone());
+    sink.ok_or_else(|| Error::config(format!("a job ends in a MONGODB or BSON table; `{}` is none", insert.table_name)))
+}
+
 /// The same INSERT with the job in its sink and, where it runs split by split, the splits of each partition in its source.
 pub(crate) fn bind(insert: &DmlStatement, job: &JobRef, tasks: Option<&[Vec<Split>]>) -> Result<LogicalPlan> {
     let mut insert = insert.clone();
@@ -355,12 +363,17 @@ pub(super) async fn physical_plan(context: &SessionContext, plan: LogicalPlan) -
 
 /// What the planner made of a statement.
 #[derive(Default)]
-struct PlanShape {
-    is_by_split: bool,
+pub(crate) struct PlanShape {
+    /// Whether it runs split by split.
+    pub(crate) is_by_split: bool,
     keeps_every_row: bool,
 }
 
-async fn plan_shape(context: &SessionContext, plan: LogicalPlan) -> Result<PlanShape> {
+/// Plans a bound INSERT.
+///
+/// # Errors
+/// Config, when its rows cannot be documents.
+pub(crate) async fn plan_shape(context: &SessionContext, plan: LogicalPlan) -> Result<PlanShape> {
     let plan = physical_plan(context, plan).await?;
     let mut shape = PlanShape::default();
     plan.apply(|node| {

@@ -20,14 +20,11 @@ use super::context::{Context, kube_error, status_code};
 use super::driver::{Place, Words};
 use super::parts::{apply_sql, template};
 use super::progress::job_figures;
-use super::reconcile::{Driven, Look, Work, find, remove_child};
+use super::reconcile::{Driven, Look, Work, find, read_state, remove_child};
 use super::resource::BalerJob;
 use super::status::{Phase, Status, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::state::Commit;
-
-/// How long reading the state of a job may take in one look.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Driven for BalerJob {
     const KIND: &'static str = "BalerJob";
@@ -142,7 +139,7 @@ impl BalerJob {
         self.keep_until_over(context, status).await
     }
 
-    /// Adds what the job's state says; a state that cannot be read is told, and the job goes on.
+    /// Adds what the job's state says.
     async fn look_at_state(&self, context: &Context, mut status: Status) -> (Status, Option<Commit>) {
         let work = self.work(context);
         let known = context.known(self.uid().as_deref().unwrap_or_default());
@@ -150,19 +147,9 @@ impl BalerJob {
             let mut known = known.lock().await;
             job_figures(&context.env, work.state, work.name, &mut known).await
         };
-        let read = tokio::time::timeout(READ_TIMEOUT, read).await;
-        let problem = match read {
-            Ok(Ok(found)) => {
-                status.set("StateReadable", true, "Read", "");
-                let Some((figures, commit)) = found else { return (status, None) };
-                status.figures = figures;
-                return (status, commit);
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_elapsed) => format!("{} does not answer", work.state),
-        };
-        status.set("StateReadable", false, "Unreadable", &problem);
-        (status, None)
+        let Some((figures, commit)) = read_state(&mut status, work.state, read).await.flatten() else { return (status, None) };
+        status.figures = figures;
+        (status, commit)
     }
 
     /// Removes the resource when it is over for long enough.

@@ -32,6 +32,8 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(15);
 const LEAVING_AGAIN: Duration = Duration::from_secs(5);
 /// How soon a resource that has changed meanwhile is looked at again.
 const STALE_AGAIN: Duration = Duration::from_millis(200);
+/// How long reading the state of a job or query may take in one look; a query's brokers get 6 s of it.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the scheduler may take to cancel what a driver left behind.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -70,6 +72,20 @@ pub(super) struct Work<'a> {
     pub(super) name: &'a str,
     pub(super) state: &'a str,
     pub(super) scheduler: Option<&'a str>,
+}
+
+/// What is read of the state at `state`. One that cannot be read is told in the status, and the driver goes on.
+pub(super) async fn read_state<T>(status: &mut Status, state: &str, read: impl Future<Output = Result<T>>) -> Option<T> {
+    let problem = match tokio::time::timeout(READ_TIMEOUT, read).await {
+        Ok(Ok(found)) => {
+            status.set("StateReadable", true, "Read", "");
+            return Some(found);
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_elapsed) => format!("{state} does not answer"),
+    };
+    status.set("StateReadable", false, "Unreadable", &problem);
+    None
 }
 
 /// Looks at one resource.

@@ -2,8 +2,6 @@
 //!
 //! Kubernetes starts the driver again whenever it ends, so nothing of a stream is final: each look says how it is now.
 
-use std::time::Duration;
-
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
 
@@ -11,13 +9,10 @@ use super::context::{Context, kube_error};
 use super::driver::{Place, Words};
 use super::parts::{MANAGER, apply_sql, template};
 use super::progress::stream_figures;
-use super::reconcile::{Driven, Look, Work, find, remove_child};
+use super::reconcile::{Driven, Look, Work, find, read_state, remove_child};
 use super::resource::BalerStream;
 use super::status::{Phase, Status, now};
 use crate::error::Result;
-
-/// How long reading the state of a query may take in one look; its brokers get 6 s of it.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Driven for BalerStream {
     const KIND: &'static str = "BalerStream";
@@ -54,7 +49,10 @@ impl Driven for BalerStream {
         let stored = context.api::<Deployment>().patch(&place.name, &apply, &Patch::Apply(&wanted)).await;
         let stored = stored.map_err(|e| kube_error("storing the driver's Deployment", &e))?;
 
-        let mut status = look_at_state(context, work, before).await;
+        let mut status = before;
+        if let Some(found) = read_state(&mut status, work.state, stream_figures(&context.env, work.state, work.name)).await {
+            status.figures = found.unwrap_or_default();
+        }
         status.start_time.get_or_insert_with(now);
         status.driver = Some(place.name.clone());
         let again = Some(context.options.poll);
@@ -72,20 +70,4 @@ impl Driven for BalerStream {
     async fn remove_driver(context: &Context, place: &Place) -> Result<bool> {
         remove_child::<Deployment>(context, place).await
     }
-}
-
-/// Adds what the query's state says; a state that cannot be read is told, and the query goes on.
-async fn look_at_state(context: &Context, work: Work<'_>, mut status: Status) -> Status {
-    let read = tokio::time::timeout(READ_TIMEOUT, stream_figures(&context.env, work.state, work.name)).await;
-    let problem = match read {
-        Ok(Ok(found)) => {
-            status.set("StateReadable", true, "Read", "");
-            status.figures = found.unwrap_or_default();
-            return status;
-        }
-        Ok(Err(error)) => error.to_string(),
-        Err(_elapsed) => format!("{} does not answer", work.state),
-    };
-    status.set("StateReadable", false, "Unreadable", &problem);
-    status
 }

@@ -30,10 +30,14 @@ pub fn local_folder(url: &str) -> Option<PathBuf> {
     url::Url::parse(url).ok().filter(|url| url.scheme() == "file").and_then(|url| url.to_file_path().ok())
 }
 
+/// The folder itself, or the nearest one above it that is there.
+pub fn nearest_there(folder: &Path) -> Option<&Path> {
+    folder.ancestors().find(|folder| folder.exists())
+}
+
 /// Bytes free and in all on the disk of a folder, or of the nearest folder above it that is there.
 pub fn space(folder: &Path) -> Option<(u64, u64)> {
-    let there = folder.ancestors().find(|folder| folder.exists())?;
-    let disk = rustix::fs::statvfs(there).ok()?;
+    let disk = rustix::fs::statvfs(nearest_there(folder)?).ok()?;
     Some((disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize))
 }
 
