@@ -55,6 +55,8 @@ pub struct Mongo {
     folder: PathBuf,
     name: String,
     server: Mutex<Option<Server>>,
+    /// The one client of the server since its last start: each has connections of its own, and the server takes 1,000 of them.
+    client: Mutex<Option<Client>>,
 }
 
 impl Mongo {
@@ -83,7 +85,8 @@ impl Mongo {
     /// Starts a server of a test's own, which it may stop, and kill after [`Collection::settle`].
     pub fn start() -> Self {
         let name = random_name("mongo");
-        let mongo = Self { port: free_port(), login: None, folder: run_folder().join(&name), name, server: Mutex::new(None) };
+        let folder = run_folder().join(&name);
+        let mongo = Self { port: free_port(), login: None, folder, name, server: Mutex::default(), client: Mutex::default() };
         mongo.restart();
         let answer = block_on(mongo.client().database("admin").run_command(doc! { "buildInfo": 1 })).expect("the server answers");
         let version = answer.get_str("version").unwrap_or("unknown");
@@ -107,6 +110,7 @@ impl Mongo {
         server.wait_ready(|| TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok());
         *slot = Some(server);
         drop(slot);
+        *lock(&self.client) = None;
         wait_until("the database answers", || block_on(self.client().database("admin").run_command(doc! { "hello": 1 })).is_ok());
     }
 
@@ -121,11 +125,15 @@ impl Mongo {
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Server>> {
-        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.server)
     }
 
-    /// A client of the test's own, straight to the server.
+    /// The client of the tests, straight to the server.
     pub fn client(&self) -> Client {
+        lock(&self.client).get_or_insert_with(|| self.connect()).clone()
+    }
+
+    fn connect(&self) -> Client {
         let login = self.login.as_ref().map(|login| format!("{}:{}@", login.user, login.password)).unwrap_or_default();
         let url = format!("mongodb://{login}127.0.0.1:{}/?directConnection=true&serverSelectionTimeoutMS=20000", self.port);
         block_on(Client::with_uri_str(url)).expect("a valid URL")
@@ -144,6 +152,10 @@ impl Mongo {
         let url = format!("mongodb://127.0.0.1:{port}/{database}.documents?directConnection=true");
         Collection { mongo: self, database, url }
     }
+}
+
+fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The collection `documents` in a database of one test.
