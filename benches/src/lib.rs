@@ -1,5 +1,6 @@
 //! What the benchmarks share.
 //!
+//! - [`fleet`]: a fleet on this machine.
 //! - [`process`]: what processes take.
 //! - [`jobs`]: calls of `baler`.
 //! - [`spark`]: the same jobs on Spark.
@@ -7,6 +8,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+pub mod fleet;
 pub mod jobs;
 pub mod process;
 pub mod spark;

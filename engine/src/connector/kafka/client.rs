@@ -34,11 +34,13 @@ const OWN_SETTINGS: [(&str, &str); 5] = [
 const RESERVED: [&str; 2] = ["bootstrap.servers", "isolation.level"];
 
 /// Defaults which differ from librdkafka's; options may change them.
-const DEFAULTS: [(&str, &str); 8] = [
+const DEFAULTS: [(&str, &str); 9] = [
     ("client.id", "baler"),
     ("group.id", "baler"),
     // Bytes which wait in the consumer: with the batch in the making and the one at the sink they bound the memory of a split.
     ("queued.max.messages.kbytes", "16384"),
+    // Each record in the queue takes some 300 B beside its own: of librdkafka's 100,000 of 120 B a consumer would hold 60 MB.
+    ("queued.min.messages", "10000"),
     ("fetch.max.bytes", "16777216"),
     ("fetch.message.max.bytes", "4194304"),
     // A full queue is looked at again after this time. librdkafka's own second would hold a split at 16 MiB/s.
@@ -59,17 +61,30 @@ const SECRETS: [(&str, &str); 7] = [
     ("sasl.oauthbearer.config", "SASL_OAUTHBEARER_CONFIG"),
 ];
 
-/// Keeps the last complaint of a client: the cause behind librdkafka's codes.
+/// Different complaints which are kept. A broker that closes a connection half-way may leave several for one cause.
+const COMPLAINTS_MAX: usize = 3;
+
+/// Keeps the last complaints of a client: the cause behind librdkafka's codes. A later one need not say more than an earlier one, so none hides another.
 #[derive(Debug, Default)]
-pub struct Complaints(Mutex<Option<String>>);
+pub struct Complaints(Mutex<Vec<String>>);
 
 impl Complaints {
     fn note(&self, text: &str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_string());
+        // librdkafka ends a complaint with how long it took and how often it was made; its log begins one with the thread.
+        let text = text.split_once(" (after ").map_or(text, |(cause, _)| cause);
+        let text = text.strip_prefix("[thrd:").and_then(|rest| rest.split_once("]: ")).map_or(text, |(_, cause)| cause);
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|one| one != text);
+        if kept.len() == COMPLAINTS_MAX {
+            kept.remove(0);
+        }
+        kept.push(text.to_string());
     }
 
-    fn last(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// All that are kept, the newest last.
+    fn cause(&self) -> Option<String> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (!kept.is_empty()).then(|| kept.join("; "))
     }
 }
 
@@ -241,7 +256,7 @@ pub(crate) fn kafka_error(spec: &KafkaSpec, action: &str, error: &KafkaError, co
     if let KafkaError::ClientConfig(_, reason, key, _) = error {
         return Error::config(format!("option kafka.client.{key}: {}", reason.trim_end_matches('.')));
     }
-    let cause = complaints.and_then(Complaints::last).map(|last| format!(" ({last})")).unwrap_or_default();
+    let cause = complaints.and_then(Complaints::cause).map(|cause| format!(" ({cause})")).unwrap_or_default();
     let Some(code) = error.rdkafka_error_code() else {
         return Error::config(format!("{action} {target}: {error}{cause}"));
     };
@@ -296,4 +311,25 @@ pub(super) fn is_passing(code: Code) -> bool {
             | Code::Retry
             | Code::InProgress
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_complaint_hides_an_earlier_cause() {
+        let complaints = Complaints::default();
+        assert_eq!(complaints.cause(), None);
+        complaints.note("[thrd:ssl://b:1/bootstrap]: ssl://b:1/bootstrap: certificate verify failed (after 5ms in state SSL_HANDSHAKE)");
+        complaints
+            .note("ssl://b:1/bootstrap: certificate verify failed (after 9ms in state SSL_HANDSHAKE, 1 identical error(s) suppressed)");
+        complaints.note("ssl://b:1/bootstrap: Disconnected (after 1ms in state CONNECT)");
+        let both = "ssl://b:1/bootstrap: certificate verify failed; ssl://b:1/bootstrap: Disconnected";
+        assert_eq!(complaints.cause().as_deref(), Some(both));
+        for text in ["c", "d", "e", "f"] {
+            complaints.note(text);
+        }
+        assert_eq!(complaints.cause().as_deref(), Some("d; e; f"), "only some are kept");
+    }
 }

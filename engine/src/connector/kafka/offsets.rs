@@ -98,17 +98,17 @@ fn patiently<T>(consumer: &Consumer, spec: &KafkaSpec, mut attempt: impl FnMut()
     let started = Instant::now();
     loop {
         match attempt() {
-            Err(error) if error.is_retryable() && started.elapsed() < PATIENCE => {
+            Err(error) if error.is_retryable() => {
                 if let Some(refused) = refusal(consumer) {
                     return Err(kafka_error(spec, "reading the offsets of", &refused, Some(consumer.context())));
                 }
+                if started.elapsed() >= PATIENCE {
+                    return Err(Error::new(
+                        ErrorKind::Unreachable,
+                        format!("{error}; check the brokers in the LOCATION, the network and kafka.client.security.protocol"),
+                    ));
+                }
                 std::thread::sleep(PAUSE);
-            }
-            Err(error) if error.is_retryable() => {
-                return Err(Error::new(
-                    ErrorKind::Unreachable,
-                    format!("{error}; check the brokers in the LOCATION, the network and kafka.client.security.protocol"),
-                ));
             }
             result => return result,
         }

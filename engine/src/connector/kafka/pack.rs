@@ -189,6 +189,10 @@ impl ChunkPacker {
             }
         }
         let start = self.content.len();
+        if start > self.chunk_bytes && self.content.capacity() < BATCH_BYTES {
+            // Once for the whole batch: growing by doubling copies it, and holds both copies.
+            self.content.reserve_exact(BATCH_BYTES + self.chunk_bytes - start);
+        }
         write_framed(self.framing, record, &mut self.content);
         let open = self.open.get_or_insert(Chunk {
             first_offset: record.offset,
