@@ -23,6 +23,15 @@ const observe = (page) => page.evaluate(() => {
   };
   requestAnimationFrame(frame);
 });
+/** What the browser has spent on the page so far, in seconds, and how many answers of the API came. */
+async function spent(session) {
+  const { metrics } = await session.send("Performance.getMetrics");
+  const of = (name) => metrics.find((metric) => metric.name === name).value;
+  return { script: of("ScriptDuration"), style: of("RecalcStyleDuration"), layout: of("LayoutDuration"), task: of("TaskDuration") };
+}
+/** The same for each look, in milliseconds. */
+const perLook = (before, after, count) =>
+  Object.fromEntries(Object.keys(before).map((key) => [`${key}_ms`, +(((after[key] - before[key]) * 1000) / count).toFixed(1)]));
 const costOf = (page) => page.evaluate(() => ({ ...window.cost, seconds: (performance.now() - window.cost.began) / 1000 }));
 const told = ({ longTasks, longest, frames, worstFrame, seconds }) =>
   ({ seconds: +seconds.toFixed(1), frames_per_second: +(frames / seconds).toFixed(1), worst_frame_ms: Math.round(worstFrame), long_tasks: longTasks, longest_task_ms: Math.round(longest) });
@@ -34,17 +43,25 @@ async function looks(page, path, wanted) {
 
 try {
   const page = await newPage(1280, 900, "light", [input.url]);
+  const session = await page.context().newCDPSession(page);
+  await session.send("Performance.enable");
   // The job first, while it runs.
   await page.goto(`${input.url}/#/job/${input.job}`);
   await page.locator("canvas").waitFor();
-  await observe(page);
+  const beforeJob = await spent(session);
   await looks(page, `/jobs/${input.job}`, 4);
+  const jobLook = perLook(beforeJob, await spent(session), 4);
+  await observe(page);
+  await looks(page, `/jobs/${input.job}`, 3);
   const job = await costOf(page);
   seen.pictures = job.pictures;
   await page.goto(`${input.url}/#/`);
   await page.locator(".tiles li").nth(input.executors - 1).waitFor({ state: "attached" });
   seen.figures = await figures(page);
   seen.tiles = await page.locator(".tiles li").count();
+  const beforeOverview = await spent(session);
+  await looks(page, "/overview", 4);
+  const overviewLook = perLook(beforeOverview, await spent(session), 4);
   await observe(page);
   const scroll = page.evaluate(() => new Promise((done) => {
     // Somebody reads: a screen down every half second.
@@ -55,7 +72,7 @@ try {
   await scroll;
   const overview = await costOf(page);
   seen.tilesBuilt = overview.tilesBuilt;
-  seen.cost = { overview: told(overview), job: told(job) };
+  seen.cost = { overview: told(overview), job: told(job), each_look_of_the_overview: overviewLook, each_look_of_the_job: jobLook };
   await judge(page, "overview");
   // To its end.
   await page.goto(`${input.url}/#/job/${input.job}`);

@@ -221,6 +221,56 @@ fn no_page_of_another_origin_cancels_a_job() {
 }
 
 #[test]
+fn the_plan_of_a_job_is_that_of_all_its_waves_and_each_can_be_chosen() {
+    let state = Scratch::new();
+    let fleet = fleet_over(&state, &[]);
+    let mut job = Job::new().on(&fleet);
+    job.state = format!("file://{}", state.path().display());
+    for number in 0..60 {
+        job.add_file(&format!("{number:02}.jsonl"), &lines(number, 200_000, "\n"));
+    }
+    job.run();
+    let detail = |query: &str| fleet.get(&format!("/api/baler/jobs/load{query}")).unwrap();
+    let documents = |detail: &Value| -> f64 {
+        let nodes = detail["plan"]["nodes"].as_array().into_iter().flatten().filter(|node| node["name"] == "WriteExec");
+        let metrics = nodes.flat_map(|node| node["metrics"].as_array().into_iter().flatten());
+        metrics.filter(|metric| metric["name"] == "documents").filter_map(|metric| metric["value"].as_f64()).sum()
+    };
+    let all = detail("");
+    let parts = all["parts"].as_array().unwrap();
+    let each: Vec<f64> = parts.iter().map(|part| documents(&detail(&format!("?part={}", part["id"].as_str().unwrap())))).collect();
+    assert!(each.iter().filter(|documents| **documents > 0.0).count() > 1, "{each:?} of {parts:?}");
+    assert_eq!(documents(&all), each.iter().sum::<f64>(), "{each:?}");
+    // Waves which are under way when the last receipt is there are stopped, and tell nothing of their last tasks.
+    assert!(documents(&all) <= all["summary"]["commit"]["documents"].as_f64().unwrap(), "{all}");
+    let name = all["plan"]["name"].as_str().unwrap();
+    assert!(name.ends_with(" waves of attempt 1"), "{name}");
+    let stages = all["stages"].as_array().unwrap();
+    assert!(parts.iter().all(|part| stages.iter().any(|stage| stage["part"] == part["name"])), "{stages:?}");
+
+    let url = format!("http://127.0.0.1:{}", fleet.port);
+    let seen = look_with("waves.mjs", &json!({ "name": "waves", "url": url, "job": "load" }));
+    let names: Vec<&Value> = parts.iter().map(|part| &part["name"]).collect();
+    assert_eq!(seen["choices"][0], "all waves");
+    assert_eq!(seen["choices"].as_array().unwrap()[1..].iter().collect::<Vec<_>>(), names);
+    assert_eq!((&seen["together"], &seen["chosen"], &seen["focused"]), (&all["plan"]["name"], names[0], &"select".into()));
+}
+
+#[test]
+fn what_is_nowhere_is_not_found() {
+    let fleet = Fleet::start(0, &[]);
+    let status = |head: &str| request(fleet.port, &format!("{head} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")).unwrap().0;
+    for path in ["/nowhere", "/api/nowhere", "/api/baler/nowhere", "/assets/nowhere.js", "/metrics/x", "/index.html"] {
+        assert_eq!(status(&format!("GET {path}")), 404, "{path}");
+    }
+    assert_eq!([status("GET /"), status("GET /healthz"), status("GET /api/jobs")], [200; 3]);
+    // gRPC says it in its own way, and not by the status of HTTP.
+    let call = "POST /ballista.protobuf.SchedulerGrpc/Nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\n\
+                content-length: 0\r\nconnection: close\r\n\r\n";
+    assert_eq!(request(fleet.port, call).unwrap().0, 200);
+}
+
+#[test]
 fn a_task_of_a_lost_executor_is_shown_as_tried_again() {
     let (mongo, state) = (Mongo::shared(), Scratch::new());
     let proxy = Proxy::start(mongo.port, Protocol::Mongo);

@@ -386,7 +386,7 @@ fn variables_of_balers_pods_are_those_of_its_flags() {
     let (_scratch, cluster) = (Scratch::new(), cluster());
     let objects = apply_with_jobs(&cluster, &k8s().join("overlays/kind"));
     let mut known = String::new();
-    for command in ["scheduler", "executor", "run", "stream", "verify", "operator", "health"] {
+    for command in ["scheduler", "executor", "run", "stream", "verify", "generate", "operator", "health"] {
         known += &Baler::new([command, "--help"]).run().expect_code(0).stdout;
     }
     let mut looked = 0;

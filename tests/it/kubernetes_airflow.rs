@@ -6,6 +6,7 @@ use std::process::Command;
 
 use baler_tests::corpus::lines;
 use baler_tests::kubernetes::operator::Scene;
+use baler_tests::mongo::Mongo;
 use baler_tests::packages;
 use serde_json::{Value, json};
 
@@ -82,6 +83,58 @@ fn the_dags_pods_are_admitted_and_do_the_pipeline() {
     let input = ("INPUT", stage.collection.url.clone());
     let shown = stage.call(&pods["statistics"], &[input]).run().expect_code(0).stdout;
     assert!(shown.contains("average_ratio") && shown.contains(&format!(" {} ", stage.collection.count())), "{shown}");
+}
+
+/// The real DAG in a real Airflow, from its first task to its last: `airflow dags test` runs tasks, and the triggers of those which are deferred, one
+/// after the other. Stand-ins are the kubelet, and folders of this machine for the bucket.
+#[test]
+fn the_dag_runs_to_its_end() {
+    let collection = Mongo::shared().collection();
+    let of_mongos = |database: &str| {
+        format!("mongodb://mongodb-mongos.baler.svc:27017/{database}?tls=true&tlsCAFile=/etc/baler/ca/ca.crt&authSource=admin")
+    };
+    let place = of_mongos("compressed_data.documents");
+    let mut scene = Scene::with_node(cluster(), &k8s().join("overlays/kind"), &[], |node, fleet, scratch| {
+        node.selector = "app.kubernetes.io/component in (airflow-task, driver)".to_string();
+        let folder = |name: &str| format!("file://{}", scratch.join(name).display());
+        let mut files = vec![
+            (place.clone().leak() as &str, collection.url.clone()),
+            ("s3://baler/input/", folder("input/")),
+            ("s3://baler/state", folder("state")),
+            ("http://baler-scheduler-registration.baler.svc:50050", format!("http://127.0.0.1:{}", fleet.port)),
+            ("df://baler-scheduler.baler.svc:50050", fleet.url()),
+        ];
+        files.append(&mut node.files);
+        node.files = files;
+    });
+    let operator = scene.leading_operator();
+    scene.fleet.add_executor();
+    scene.fleet.wait_executors(1);
+    let (account, mut variables) = scene.cluster.account_files("airflow");
+    let overlay: Vec<Value> = scene.list("deployments", &["--field-selector=metadata.name=airflow"]);
+    let image = overlay[0].pointer("/spec/template/spec/containers/0/env").unwrap().as_array().unwrap();
+    let image = image.iter().find(|one| one["name"] == "BALER_IMAGE").unwrap()["value"].as_str().unwrap().to_string();
+    variables.push(("BALER_IMAGE", image));
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let (folder, account) = (dags().display().to_string(), account.display().to_string());
+    let arguments = [folder.as_str(), &account, "batch_2tb_processing", "{\"generate\": true, \"size\": \"4MiB\"}"];
+    let ended = python(&scene.scratch.join("airflow"), "dag_test.py", &arguments, &variables, "result: ");
+    let states = ended["states"].as_object().unwrap();
+    for (task, state) in states {
+        assert_eq!(state, if task == "wait_for_data" { "skipped" } else { "success" }, "{task}: {ended}\n{:?}", scene.kubelet.ended());
+    }
+    assert_eq!(states.len(), 8, "{ended}");
+    // It did what it says.
+    let commit: Value = serde_json::from_slice(&std::fs::read(scene.state().join("batch-2tb/commit.json")).unwrap()).unwrap();
+    let told = ended["told"].as_str().unwrap();
+    assert!(told.contains(&format!("job batch-2tb is committed, {} documents", commit["documents"])), "{told}");
+    assert_eq!(collection.count(), commit["documents"].as_u64().unwrap());
+    assert_eq!(scene.wait_phase("balerjob/batch-2tb", "Complete")["attempts"], 1);
+    assert!(operator.is_leader());
+    // Each task's pod has run once, and those which succeeded are gone.
+    assert!(scene.list("pods", &["--selector=app.kubernetes.io/component=airflow-task"]).is_empty());
+    let ended = scene.kubelet.ended();
+    assert_eq!(ended.len(), 5, "{ended:?}");
 }
 
 #[test]

@@ -5,8 +5,12 @@ use std::fs;
 
 use baler_tests::baler::Baler;
 use baler_tests::corpus::lines;
+use baler_tests::fleet::get;
+use baler_tests::job::Job as Work;
 use baler_tests::kafka::Kafka;
 use baler_tests::kubernetes::operator::Scene;
+use baler_tests::mongo::Mongo;
+use baler_tests::proxy::{Fault, Protocol, Proxy};
 use baler_tests::topic::Record;
 use baler_tests::wait_until;
 use serde_json::{Value, json};
@@ -173,6 +177,88 @@ fn a_removed_job_is_cancelled_and_its_state_stays() {
 }
 
 #[test]
+fn what_a_killed_driver_left_on_the_fleet_is_cancelled_with_its_resource() {
+    let mut scene = scene();
+    let operator = scene.leading_operator();
+    let mongo = Mongo::shared();
+    let proxy = Proxy::start(mongo.port, Protocol::Mongo);
+    let mut work = Work::new().into_collection(mongo.collection_at(proxy.port));
+    work.sink_options.push(("mongodb.batch_docs", "4"));
+    work.add_file("a.jsonl", &lines(3, 8 << 20, "\n"));
+    scene.fleet.add_executor();
+    scene.fleet.wait_executors(1);
+    // Its tasks hang in their writes, so that nothing of it ends by itself.
+    proxy.arm(Fault::Stall { writes: 2 });
+    let set = json!({"INPUT": work.input, "OUTPUT": work.sink.collection().url});
+    scene.apply(&resource("BalerJob", "left", json!({"sql": {"inline": work.sql()}, "set": set, "retries": 0})));
+    wait_until("writes hang", || proxy.fired() > 0);
+    let runs =
+        |scene: &Scene| scene.fleet.jobs().iter().filter(|(name, status)| name.starts_with("left wave") && status == "Running").count();
+    assert!(runs(&scene) > 0, "{:?}", scene.fleet.jobs());
+
+    scene.kubelet.kill("balerjob-left-");
+    let status = scene.wait_phase("balerjob/left", "Failed");
+    assert!(status["message"].as_str().unwrap().contains("the driver ended with 137"), "{status}");
+    let ended = scene.kubelet.ended();
+    assert!(ended.len() == 1 && ended[0].ends_with("None Some(9)"), "{ended:?}");
+    // Nobody told the fleet: what the driver began goes on without it.
+    assert!(runs(&scene) > 0 && proxy.writes() > 0, "{:?}", scene.fleet.jobs());
+
+    scene.kubectl(&["delete", "balerjob", "left", "--timeout=120s"]);
+    // The resource went after the fleet was told.
+    wait_until("the fleet has stopped it", || runs(&scene) == 0);
+    let reasons: Vec<_> = events(&scene, "BalerJob", "left").into_iter().map(|(reason, _)| reason).collect();
+    assert!(reasons.iter().any(|reason| reason == "Cancelled") && !reasons.iter().any(|reason| reason == "NotCancelled"), "{reasons:?}");
+    // Its tasks have ended on the executor, too: the slots are free for the next job.
+    proxy.arm(Fault::None);
+    proxy.cut();
+    let idle = |text: String| {
+        let running = text.lines().find_map(|line| line.strip_prefix("baler_executor_running_tasks "));
+        running.and_then(|running| running.trim().parse::<f64>().ok()) == Some(0.0)
+    };
+    wait_until("no task runs any more", || get(scene.fleet.metrics_ports[0], "/metrics").is_some_and(idle));
+    assert!(!scene.state().join("left/commit.json").exists());
+
+    // A fleet which is away keeps no resource, and that is told.
+    let before = proxy.fired();
+    proxy.arm(Fault::Stall { writes: 2 });
+    scene.apply(&resource("BalerJob", "lost", json!({"sql": {"inline": work.sql()}, "set": set, "retries": 0})));
+    wait_until("writes hang again", || proxy.fired() > before);
+    scene.fleet.kill_scheduler();
+    scene.kubelet.kill("balerjob-lost-");
+    scene.wait_phase("balerjob/lost", "Failed");
+    scene.kubectl(&["delete", "balerjob", "lost", "--timeout=120s"]);
+    assert!(events(&scene, "BalerJob", "lost").iter().any(|(reason, note)| reason == "NotCancelled" && note.contains("may still run")));
+    assert!(operator.is_leader());
+}
+
+/// A watch that is begun anew starts with a list, in pages. What is new in the first page comes to the controller before the list is whole, and
+/// so before the controller has the resource: that look finds nothing, and must be made again.
+#[test]
+fn a_resource_made_while_the_api_server_is_away_is_looked_at() {
+    const OTHERS: usize = 60;
+    let mut scene = scene();
+    scene.kubelet.stop();
+    // A lease longer than the API server is away: else another operator would begin, with a list of its own.
+    let operator = scene.operator_with("--lease=300s").leading();
+    let others: Vec<Value> = (0..OTHERS).map(|number| job(&scene, &format!("other-{number:02}"), json!({"suspend": true}))).collect();
+    scene.apply(&json!({"apiVersion": "v1", "kind": "List", "items": others}));
+    let suspended = |scene: &Scene| scene.list("balerjobs", &[]).iter().filter(|one| one["status"]["phase"] == "Suspended").count();
+    wait_until("all are looked at", || suspended(&scene) == OTHERS);
+    // It sees nothing of what comes until the API server is another one.
+    operator.server.signal("STOP");
+    scene.cluster.restart_api();
+    scene.apply(&job(&scene, "early", json!({"suspend": true})));
+    operator.server.signal("CONT");
+    scene.wait_phase("balerjob/early", "Suspended");
+    assert!(
+        operator.server.log().contains("a resource of a new list is looked at again"),
+        "the fault did not fire:\n{}",
+        operator.server.log()
+    );
+}
+
+#[test]
 fn of_two_operators_one_acts_and_the_other_goes_on_where_it_was_killed() {
     let mut scene = scene();
     let (mut first, mut second) = (scene.leading_operator(), scene.operator());
@@ -206,20 +292,45 @@ fn of_two_operators_one_acts_and_the_other_goes_on_where_it_was_killed() {
 #[test]
 fn what_is_wrong_with_one_resource_stops_no_other() {
     let mut scene = scene();
-    let _operator = scene.leading_operator();
+    // Longer than it is stopped below.
+    let operator = scene.operator_with("--lease=300s").leading();
     scene.fleet.add_executor();
-    // One that this program cannot read, as of another version of its type: the API server takes it when it knows no schema.
+    // Some that this program cannot read, as of another version of their type: the API server takes them when it knows no schema.
     let whole = k8s().join("components/operator/types.yaml").display().to_string();
     let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let loose = json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": anything}]).to_string();
     scene.cluster.kubectl(&["patch", "crd", "balerjobs.baler.dev", "--type=json", "--patch", &loose]).expect_silent();
-    let unreadable = resource("BalerJob", "unreadable", json!({"sql": 17}));
-    wait_until("the schema is gone", || {
-        let file = scene.scratch.join("unreadable").display().to_string();
-        fs::write(&file, unreadable.to_string()).unwrap();
-        scene.cluster.kubectl(&["create", "--filename", &file]).is_ok
-    });
+    let create = |name: &str, more: &[&str]| {
+        let file = scene.scratch.join(name).display().to_string();
+        fs::write(&file, resource("BalerJob", name, json!({"sql": 17})).to_string()).unwrap();
+        scene.cluster.kubectl(&[&["create", "--filename", &file], more].concat()).is_ok
+    };
+    wait_until("the schema is gone", || create("unreadable", &[]));
+    let status = scene.wait_phase("balerjob/unreadable", "Invalid");
+    assert!(condition(&status, "Accepted")["message"].as_str().unwrap().contains("cannot read the resource"), "{status}");
+    // This one is not seen before the schema is back. The API server takes no change of it then, not even of its status.
+    operator.server.signal("STOP");
+    assert!(create("unwritable", &[]));
     scene.cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "--filename", &whole]).expect_silent();
+    wait_until("the schema is back", || !create("probe", &["--dry-run=server"]));
+    let patch = [
+        "--namespace=baler",
+        "patch",
+        "balerjob",
+        "unwritable",
+        "--subresource=status",
+        "--type=merge",
+        "--patch",
+        "{\"status\": {\"phase\": \"Invalid\"}}",
+    ];
+    let refused = scene.cluster.kubectl(&patch);
+    assert!(!refused.is_ok && refused.errors.contains("is invalid"), "the API server takes a status: {refused:?}");
+    operator.server.signal("CONT");
+    wait_until("an event says it", || {
+        let told = events(&scene, "BalerJob", "unwritable");
+        told.iter()
+            .any(|(reason, note)| reason == "Invalid" && note.contains("cannot read the resource") && note.contains("cannot be stored"))
+    });
 
     scene.apply(&job(&scene, "nowhere", json!({"sql": {"configMap": {"name": "mine", "key": "a.sql"}}})));
     scene.apply(&job(&scene, "templateless", json!({"podTemplate": "other"})));
@@ -227,8 +338,6 @@ fn what_is_wrong_with_one_resource_stops_no_other() {
     scene.apply(&job(&scene, "sound", json!({})));
 
     scene.wait_phase("balerjob/sound", "Complete");
-    let status = scene.wait_phase("balerjob/unreadable", "Invalid");
-    assert!(condition(&status, "Accepted")["message"].as_str().unwrap().contains("cannot read the resource"), "{status}");
     let status = scene.wait_phase("balerjob/nowhere", "Invalid");
     assert!(status["message"].as_str().unwrap().contains("key `a.sql` of ConfigMap `mine`, which is not there"), "{status}");
     let status = scene.wait_phase("balerjob/templateless", "Invalid");

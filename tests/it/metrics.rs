@@ -8,12 +8,13 @@ use baler_tests::baler::Baler;
 use baler_tests::corpus::{self, lines};
 use baler_tests::feed::Feed;
 use baler_tests::fleet::{Fleet, get};
+use baler_tests::jaeger::Jaeger;
 use baler_tests::job::{Job, files};
 use baler_tests::kafka::Kafka;
 use baler_tests::minio::Minio;
 use baler_tests::mongo::Mongo;
 use baler_tests::prometheus::{Prometheus, promtool};
-use baler_tests::servers::free_port;
+use baler_tests::servers::{Scratch, free_port};
 use baler_tests::topic::{Record, Topic};
 use baler_tests::wait_until;
 use serde_json::Value;
@@ -148,6 +149,21 @@ fn the_sums_of_a_job_in_one_process_equal_its_receipts() {
 }
 
 #[test]
+fn what_is_generated_is_counted_when_it_is_stored() {
+    let scratch = Scratch::new();
+    let topic = Kafka::shared().topic(2, &[]);
+    for (to, more) in [(scratch.join("data").display().to_string(), "--compress=gzip"), (topic.url(), "--rate=100000/s")] {
+        let port = free_port();
+        let prometheus = Prometheus::start(&[("generate", port)]);
+        let call = Baler::new(["generate", "--to", &to, "--size", "3MiB", more, "--output", "json"]).envs(&with_metrics(port));
+        let told: Value = serde_json::from_str(&call.run().expect_code(0).stdout).unwrap();
+        for (family, field) in [("baler_generated_records_total", "records"), ("baler_generated_bytes_total", "raw_bytes")] {
+            prometheus.wait_for(&format!("max(max_over_time({family}[10m]))"), told[field].as_f64().unwrap());
+        }
+    }
+}
+
+#[test]
 fn room_on_disks_and_the_end_of_certificates_are_told() {
     let authority = Minio::tls().authority.clone().unwrap();
     let variables = vec![("AWS_CA_BUNDLE".to_string(), authority.display().to_string())];
@@ -241,6 +257,18 @@ fn objects(log: &str) -> Vec<Value> {
     log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("no JSON ({e}): {line}"))).collect()
 }
 
+/// Each of so many lines about a split names it and its job.
+#[track_caller]
+fn expect_ids(told: &[Value], wanted: usize) {
+    let splits: Vec<&Value> = told.iter().filter(|line| line["message"] == "a split is done").collect();
+    assert_eq!(splits.len(), wanted, "{told:#?}");
+    for split in splits {
+        let spans = split["spans"].as_array().unwrap_or_else(|| panic!("{split}"));
+        assert!(spans.iter().any(|span| span["name"] == "job" && span["job"].is_string() && span["attempt"] == 1), "{split}");
+        assert!(spans.iter().any(|span| span["name"] == "split" && span["split"].is_string()), "{split}");
+    }
+}
+
 #[test]
 fn logs_for_machines_name_job_and_split_and_no_value_of_a_row() {
     let mut job = Job::new();
@@ -249,31 +277,53 @@ fn logs_for_machines_name_job_and_split_and_no_value_of_a_row() {
     for name in ["a", "b", "c", "d"] {
         job.add_file(&format!("{name}.jsonl"), format!("{{\"word\":\"{word}\"}}\n").repeat(50).as_bytes());
     }
-    job.variables =
-        [("BALER_LOG_FORMAT", "json"), ("BALER_LOG", "baler=debug")].map(|(name, value)| (name.to_string(), value.to_string())).to_vec();
+    let logged = |filter: &str| {
+        [("BALER_LOG_FORMAT", "json"), ("BALER_LOG", filter)].map(|(name, value)| (name.to_string(), value.to_string())).to_vec()
+    };
+    job.variables = logged("baler=debug");
     let run = job.run();
-    let told = objects(&run.stderr);
-    let splits: Vec<&Value> = told.iter().filter(|line| line["message"] == "a split is done").collect();
-    assert_eq!(splits.len(), 4, "{told:#?}");
-    for split in splits {
-        let spans = split["spans"].as_array().unwrap();
-        assert!(spans.iter().any(|span| span["name"] == "job" && span["job"] == "load" && span["attempt"] == 1), "{split}");
-        assert!(spans.iter().any(|span| span["name"] == "split" && span["split"].is_string()), "{split}");
-    }
+    expect_ids(&objects(&run.stderr), 4);
     assert!(!run.stderr.contains(word));
+    // A line has its ids where the spans they are from are below what is logged, and where the same spans go to a collector.
+    let jaeger = Jaeger::start();
+    let collector = ("OTEL_EXPORTER_OTLP_ENDPOINT".to_string(), jaeger.endpoint.clone());
+    for (name, filter, collectors) in
+        [("few", "error,baler::connector=debug", 0), ("spans", "baler=debug", 1), ("few-spans", "error,baler::connector=debug", 1)]
+    {
+        job.name = name.to_string();
+        job.variables = logged(filter);
+        job.variables.extend(vec![collector.clone(); collectors]);
+        expect_ids(&objects(&job.run().stderr), 4);
+    }
+    job.name = "load".to_string();
+    job.variables = logged("");
+    job.variables.pop();
+    let told = objects(&job.run().stderr);
+    let line = told.iter().find(|line| line["message"] == "load: 4 of 4 splits are done already").unwrap_or_else(|| panic!("{told:#?}"));
+    assert_eq!((&line["span"]["job"], &line["span"]["attempt"]), (&"load".into(), &1.into()), "{line}");
     // The error which a command ends with is a line like the others.
     job.level = 8;
     let failed = job.call().run().expect_code(1);
     let last = objects(&failed.stderr).pop().unwrap();
     assert!(
-        last["level"] == "ERROR" && last["exit_code"] == 1 && last["message"].as_str().unwrap().contains("another statement"),
+        last["level"] == "ERROR"
+            && last["exit_code"] == 1
+            && last["job"] == "load"
+            && last["message"].as_str().unwrap().contains("another statement"),
         "{last}"
     );
 }
 
 #[test]
 fn servers_log_objects_with_the_ids_of_job_stage_and_task() {
-    let fleet = Fleet::start(1, &[("BALER_LOG".to_string(), "warn,baler=debug".to_string())]);
+    let jaeger = Jaeger::start();
+    let log = ("BALER_LOG".to_string(), "warn,baler=debug".to_string());
+    expect_ids_of_tasks(std::slice::from_ref(&log));
+    expect_ids_of_tasks(&[log, ("OTEL_EXPORTER_OTLP_ENDPOINT".to_string(), jaeger.endpoint.clone())]);
+}
+
+fn expect_ids_of_tasks(variables: &[(String, String)]) {
+    let fleet = Fleet::start(1, variables);
     let job = Job::new().on(&fleet);
     job.add_shapes(&corpus::texts());
     job.run();

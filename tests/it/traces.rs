@@ -108,3 +108,28 @@ fn a_collector_which_is_away_holds_no_job_up() {
     job.variables = vec![("OTEL_EXPORTER_OTLP_ENDPOINT".to_string(), "collector:4317".to_string())];
     job.call().run().expect_one_line(2, &["--otlp-endpoint", "http://host:4317"]);
 }
+
+#[test]
+fn spans_go_by_tls_to_a_collector_whose_authority_is_known_and_to_no_other() {
+    let jaeger = Jaeger::start_tls();
+    let authority = jaeger.authority.as_ref().unwrap().display().to_string();
+    let mut job = Job::new();
+    job.add_file("a.jsonl", &lines(3, 2 << 20, "\n"));
+    // No authority which this machine trusts has signed its certificate: the job is done, and nobody is told.
+    job.name = "unknown".to_string();
+    job.variables = exported_to(&jaeger);
+    job.run();
+    job.name = "load".to_string();
+    job.variables.push(("OTEL_EXPORTER_OTLP_CERTIFICATE".to_string(), authority));
+    job.run();
+    wait_until("the spans have come", || {
+        let spans = by_id(jaeger.spans("baler"));
+        !named(&spans, "job").is_empty() && named(&spans, "split").len() == job.receipts()
+    });
+    let spans = by_id(jaeger.spans("baler"));
+    assert!(named(&spans, "job").iter().all(|span| span.tags["job"] == "load"), "{spans:#?}");
+    // A file without an authority is told before anything begins.
+    job.variables.pop();
+    job.variables.push(("OTEL_EXPORTER_OTLP_CERTIFICATE".to_string(), "/nowhere/ca.crt".to_string()));
+    job.call().run().expect_one_line(2, &["OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.crt"]);
+}

@@ -1,11 +1,13 @@
 //! A Jaeger (v2: an OpenTelemetry collector with a store in memory), which takes spans by OTLP over gRPC and tells them by its API.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::cache;
 use crate::fleet::get;
+use crate::minio::Certificates;
 use crate::servers::{Scratch, Server, free_port, random_name};
 
 const VERSION: &str = "v1.76.0";
@@ -20,6 +22,8 @@ pub fn description() -> String {
 pub struct Jaeger {
     /// Where it takes spans: what `--otlp-endpoint` names.
     pub endpoint: String,
+    /// The certificate of its authority, where it takes them by TLS.
+    pub authority: Option<PathBuf>,
     query: u16,
     _server: Server,
     _scratch: Scratch,
@@ -31,6 +35,18 @@ impl Jaeger {
     /// # Panics
     /// When it cannot be built or started.
     pub fn start() -> Self {
+        Self::launch(false)
+    }
+
+    /// The same, which takes spans by TLS alone.
+    ///
+    /// # Panics
+    /// As [`Jaeger::start`].
+    pub fn start_tls() -> Self {
+        Self::launch(true)
+    }
+
+    fn launch(is_secure: bool) -> Self {
         let place = cache::tool(&format!("jaeger-{VERSION}"), "go build", |place| {
             // Its module has replacements, which `go install` refuses: a module of ours holds it as a tool.
             let go = |arguments: &[&str]| {
@@ -44,12 +60,19 @@ impl Jaeger {
         });
         let (scratch, [otlp, query, grpc]) = (Scratch::new(), [free_port(), free_port(), free_port()]);
         let configuration = scratch.join("jaeger.yaml");
-        std::fs::write(&configuration, configuration_of(otlp, query, grpc)).expect("cannot write a configuration");
+        let certificates = is_secure.then(|| Certificates::make(&scratch.join("tls")));
+        let tls = certificates.as_ref().map_or_else(String::new, |certificates| {
+            let file = |name: &str| certificates.folder.join(name).display().to_string();
+            format!(", tls: {{cert_file: \"{}\", key_file: \"{}\"}}", file("public.crt"), file("private.key"))
+        });
+        std::fs::write(&configuration, configuration_of(otlp, &tls, query, grpc)).expect("cannot write a configuration");
         let mut command = Command::new(place.join("jaeger"));
         command.arg("--config").arg(&configuration);
         let mut server = Server::start(&random_name("jaeger"), &mut command);
         server.wait_ready(|| get(query, "/api/services").is_some());
-        Self { endpoint: format!("http://127.0.0.1:{otlp}"), query, _server: server, _scratch: scratch }
+        let scheme = if is_secure { "https" } else { "http" };
+        let authority = certificates.map(|certificates| certificates.authority);
+        Self { endpoint: format!("{scheme}://127.0.0.1:{otlp}"), authority, query, _server: server, _scratch: scratch }
     }
 
     /// The spans of the newest traces in which this service takes part.
@@ -94,7 +117,7 @@ fn spans_of(trace: &Value) -> Vec<Span> {
     trace["spans"].as_array().into_iter().flatten().map(span).collect()
 }
 
-fn configuration_of(otlp: u16, query: u16, grpc: u16) -> String {
+fn configuration_of(otlp: u16, tls: &str, query: u16, grpc: u16) -> String {
     format!(
         "service:
   extensions: [jaeger_storage, jaeger_query]
@@ -115,7 +138,7 @@ extensions:
 receivers:
   otlp:
     protocols:
-      grpc: {{endpoint: \"127.0.0.1:{otlp}\"}}
+      grpc: {{endpoint: \"127.0.0.1:{otlp}\"{tls}}}
 exporters:
   jaeger_storage_exporter: {{trace_storage: memory}}
 "

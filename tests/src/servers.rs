@@ -101,9 +101,17 @@ pub fn free_port() -> u16 {
 
 /// The ends of the logs of all servers of this run.
 pub fn logs() -> String {
+    logs_of("")
+}
+
+/// The ends of the logs of servers of this run whose names begin like this.
+pub fn logs_of(start: &str) -> String {
     let mut text = String::new();
     let Ok(files) = fs::read_dir(run_folder()) else { return text };
-    for path in files.flatten().map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "log")) {
+    let is_wanted = |path: &PathBuf| {
+        path.extension().is_some_and(|e| e == "log") && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start))
+    };
+    for path in files.flatten().map(|file| file.path()).filter(is_wanted) {
         write!(text, "--- {}\n{}\n", path.display(), tail(&path)).ok();
     }
     text
@@ -212,6 +220,11 @@ impl Server {
             }
             ready()
         });
+    }
+
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).expect("a process has a log")).into_owned()
     }
 
     /// Sends SIGTERM and waits for the end.

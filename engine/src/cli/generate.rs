@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 
+use super::metrics::MetricsArgs;
 use super::run::parse_variables;
 use super::{Output, print_json, print_line};
 use crate::connector::kafka::KafkaSpec;
@@ -16,6 +17,7 @@ use crate::options::{format_bytes, parse_bytes};
 use crate::runtime;
 use crate::session::local_session;
 use crate::store::locate;
+use crate::telemetry::text::Published;
 
 #[derive(Debug, Args)]
 pub(super) struct GenerateArgs {
@@ -46,6 +48,8 @@ pub(super) struct GenerateArgs {
     /// The same seed makes the same bytes.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
 
 #[derive(Debug, Serialize)]
@@ -57,8 +61,10 @@ struct GenerateResult<'a> {
 
 pub(super) async fn run(args: GenerateArgs, output: Output) -> Result<ExitCode> {
     let started = Instant::now();
+    let served = args.metrics.serve(&Published::default(), None).await?;
     let generated = if args.to.starts_with("kafka://") { generate_topic(&args).await? } else { generate_objects(&args).await? };
     let seconds = started.elapsed().as_secs_f64();
+    args.metrics.finish(served).await;
     match output {
         Output::Json => print_json(&GenerateResult { generated: &generated, seconds })?,
         Output::Text => {

@@ -1,4 +1,4 @@
-//! The flags by which a driver shows its metrics and its dashboard.
+//! The flags by which a command shows its metrics, and a driver its dashboard.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,6 +31,10 @@ pub(super) struct MetricsArgs {
     /// scrape is never seen.
     #[arg(long, env = "BALER_METRICS_LINGER_SECONDS", default_value_t = 0)]
     metrics_linger_seconds: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct DashboardArgs {
     /// Serve the dashboard on this port of the same host while the command runs in one process; off without it.
     #[arg(long, env = "BALER_DASHBOARD", value_name = "PORT")]
     dashboard: Option<u16>,
@@ -54,14 +58,15 @@ impl Dashboard {
     }
 }
 
-impl MetricsArgs {
-    /// Serves the dashboard of job or query `name`, which this process runs; also /metrics. What is returned becomes `true` when somebody
-    /// cancels it there; without a dashboard it never does.
+impl DashboardArgs {
+    /// Serves the dashboard of job or query `name`, which this process runs, where `metrics` are served; also /metrics. What is returned becomes
+    /// `true` when somebody cancels it there; without a dashboard it never does.
     ///
     /// # Errors
-    /// As [`Self::serve`]; Config, on a fleet, whose scheduler serves one already.
-    pub(super) async fn serve_dashboard(
+    /// As [`MetricsArgs::serve`]; Config, on a fleet, whose scheduler serves one already.
+    pub(super) async fn serve(
         &self,
+        metrics: &MetricsArgs,
         job: &JobRef,
         context: &SessionContext,
         published: &Published,
@@ -73,31 +78,36 @@ impl MetricsArgs {
             return Err(Error::config("--dashboard shows what this process does; on a fleet open the scheduler's address in a browser"));
         }
         let board = Arc::new(Board::new(context.runtime_env(), &job.state, Arc::new(workers))?);
-        let served = MetricsServer::start(self.address(port)?, |scrapes| {
+        let served = MetricsServer::start(metrics.address(port)?, |scrapes| {
             routes(published.clone(), scrapes, || true, "").merge(web::routes(board, &[]))
         });
         let served = served.await?;
-        say(&format!("dashboard: http://{}:{port}/", self.metrics_bind_host));
+        say(&format!("dashboard: http://{}:{port}/", metrics.metrics_bind_host));
         Ok(Dashboard { served: Some(served), stopped })
     }
 
     /// Whether a dashboard was asked for.
-    pub(super) fn has_dashboard(&self) -> bool {
+    pub(super) fn is_wanted(&self) -> bool {
         self.dashboard.is_some()
     }
+}
 
+impl MetricsArgs {
     fn address(&self, port: u16) -> Result<SocketAddr> {
         let address = format!("{}:{port}", self.metrics_bind_host);
         address.parse().map_err(|e| Error::config(format!("--metrics-bind-host: cannot bind to {address}")).with_source(e))
     }
 
-    /// Serves what is `published`, if it was asked for; among it the disks of the state folder `state` and of spilled data, where they are local.
+    /// Serves what is `published`, if it was asked for; among it the disks of the state folder `state`, if the command has one, and of spilled data,
+    /// where they are local.
     ///
     /// # Errors
     /// Config, for an address that is none; Unreachable, when the port cannot be had.
-    pub(super) async fn serve(&self, published: &Published, state: &str) -> Result<Option<MetricsServer>> {
+    pub(super) async fn serve(&self, published: &Published, state: Option<&str>) -> Result<Option<MetricsServer>> {
         let mut places = vec![("scratch", std::env::temp_dir())];
-        places.extend(local_folder(&full_url(state)?).map(|folder| ("state", folder)));
+        if let Some(state) = state {
+            places.extend(local_folder(&full_url(state)?).map(|folder| ("state", folder)));
+        }
         publish_disks(published, places);
         publish_certificates(published);
         let Some(port) = self.metrics_port else { return Ok(None) };

@@ -44,7 +44,8 @@ struct Cli {
     /// The form of log lines and progress on stderr: text, JSON, or by where it runs.
     #[arg(long, global = true, env = "BALER_LOG_FORMAT", value_enum, default_value = "auto")]
     log_format: LogFormat,
-    /// Send spans to the OpenTelemetry collector at this address, http://host:4317 (OTLP over gRPC); none without it.
+    /// Send spans to the OpenTelemetry collector at this address, http://host:4317 (OTLP over gRPC), or https://…, whose authority may be named
+    /// by OTEL_EXPORTER_OTLP_CERTIFICATE; none without it.
     #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<String>,
 }

@@ -51,7 +51,7 @@ pub(super) async fn run(args: OperatorArgs, parts: &SessionParts) -> Result<Exit
     };
     let (published, counts) = (Published::default(), Arc::new(Counts::default()));
     counts.publish(&published);
-    let served = args.metrics.serve(&published, &args.state).await?;
+    let served = args.metrics.serve(&published, Some(&args.state)).await?;
     let options = Options {
         poll: time("--poll", &args.poll, Duration::from_millis(100))?,
         lease: time("--lease", &args.lease, Duration::from_secs(1))?,

@@ -11,7 +11,7 @@ use datafusion::logical_expr::DmlStatement;
 use serde::Serialize;
 use tracing::Instrument;
 
-use super::metrics::MetricsArgs;
+use super::metrics::{DashboardArgs, MetricsArgs};
 use super::progress::show_progress;
 use super::{Output, print_json, print_line};
 use crate::cluster::client::Fleet;
@@ -23,7 +23,7 @@ use crate::options::format_bytes;
 use crate::runtime::stop_signal;
 use crate::session::SessionParts;
 use crate::statement;
-use crate::telemetry::log::say;
+use crate::telemetry::log::{name_job, say};
 use crate::telemetry::publish_job;
 use crate::telemetry::text::Published;
 
@@ -70,6 +70,8 @@ pub(super) struct RunArgs {
     job: JobArgs,
     #[command(flatten)]
     metrics: MetricsArgs,
+    #[command(flatten)]
+    dashboard: DashboardArgs,
 }
 
 /// A finished run, for machines.
@@ -85,12 +87,13 @@ struct RunResult<'a> {
 pub(super) async fn run(args: RunArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
     let ((text, variables), place) = (args.job.statements()?, args.job.place()?);
     let name = place.name.clone();
+    name_job(&name);
     let started = Instant::now();
     let published = Published::default();
-    let served = args.metrics.serve(&published, &args.job.state).await?;
+    let served = args.metrics.serve(&published, Some(&args.job.state)).await?;
     let fleet = Fleet::connect_if_named(args.job.scheduler(), parts).await?;
     let context = parts.local()?;
-    let mut dashboard = args.metrics.serve_dashboard(&place, &context, &published, fleet.is_some()).await?;
+    let mut dashboard = args.dashboard.serve(&args.metrics, &place, &context, &published, fleet.is_some()).await?;
     let job = prepare_job(&context, fleet.clone(), &text, &variables, place).await?;
     let attempt = job.attempt();
     publish_job(&published, &name, job.size(), job.figures());
@@ -157,11 +160,13 @@ pub(super) async fn plan_insert(
 pub(super) async fn run_job(name: &str, job: Job) -> Result<Outcome> {
     let (all, done) = job.splits();
     let (bytes, pending) = job.bytes();
-    if done > 0 {
-        say(&format!("{name}: {done} of {all} splits are done already"));
-    }
-    let progress = show_progress(name, ["read", "documents"], bytes, bytes - pending, job.figures())?;
     let span = tracing::info_span!("job", job = name, attempt = job.attempt());
+    let progress = span.in_scope(|| {
+        if done > 0 {
+            say(&format!("{name}: {done} of {all} splits are done already"));
+        }
+        show_progress(name, ["read", "documents"], bytes, bytes - pending, job.figures())
+    })?;
     let outcome = job.run().instrument(span).await;
     drop(progress);
     outcome

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::metrics::MetricsArgs;
+use super::metrics::{DashboardArgs, MetricsArgs};
 use super::run::{parse_variables, plan_insert, read_file};
 use super::{Output, print_json, print_line};
 use crate::cluster::client::Fleet;
@@ -18,7 +18,7 @@ use crate::runtime::stop_signal;
 use crate::session::SessionParts;
 use crate::stream::driver::{BatchReport, Query};
 use crate::stream::lag::StreamFigures;
-use crate::telemetry::log::say;
+use crate::telemetry::log::{name_query, say};
 use crate::telemetry::text::Published;
 
 #[derive(Debug, Args)]
@@ -49,6 +49,8 @@ pub(super) struct StreamArgs {
     set: Vec<String>,
     #[command(flatten)]
     metrics: MetricsArgs,
+    #[command(flatten)]
+    dashboard: DashboardArgs,
 }
 
 /// A run of a query, for machines.
@@ -66,15 +68,16 @@ pub(super) async fn run(args: StreamArgs, parts: &SessionParts, output: Output) 
     if trigger == Duration::ZERO {
         return Err(Error::config("--trigger: take more than 0, or use --available-now"));
     }
-    let fleet = Fleet::connect_if_named(args.scheduler.as_deref(), parts).await?;
     let place = JobRef::try_new(&args.state, &args.name)?;
+    name_query(&place.name);
+    let fleet = Fleet::connect_if_named(args.scheduler.as_deref(), parts).await?;
     let context = parts.local()?;
     let (statement, insert) = plan_insert(&context, &text, &variables).await?;
     let published = Published::default();
-    let served = args.metrics.serve(&published, &args.state).await?;
+    let served = args.metrics.serve(&published, Some(&args.state)).await?;
     let on_fleet = fleet.is_some();
-    let mut dashboard = args.metrics.serve_dashboard(&place, &context, &published, on_fleet).await?;
-    let figures = (served.is_some() || args.metrics.has_dashboard()).then(|| StreamFigures::new(&place.name));
+    let mut dashboard = args.dashboard.serve(&args.metrics, &place, &context, &published, on_fleet).await?;
+    let figures = (served.is_some() || args.dashboard.is_wanted()).then(|| StreamFigures::new(&place.name));
     figures.iter().for_each(|figures| figures.publish(&published));
     let (name, state, available_now) = (place.name, place.state, args.available_now);
     let query = Query {

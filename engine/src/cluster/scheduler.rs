@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use arrow_flight::flight_service_server::FlightServiceServer;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::USER_AGENT;
+use axum::http::header::{CONTENT_TYPE, USER_AGENT};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -176,7 +176,13 @@ fn router(scheduler: Arc<Scheduler>, config: &SchedulerConfig, tables: String, v
     let origins = config.cors_allowed_origins.split(',').map(str::trim).filter(|origin| !origin.is_empty()).map(String::from);
     let pages = web::routes(board, &origins.collect::<Vec<_>>());
     let all = get_routes(scheduler).merge(services.routes().into_axum_router()).merge(ours).merge(pages);
-    all.layer(from_fn_with_state(guard, check_caller))
+    all.fallback(unknown).layer(from_fn_with_state(guard, check_caller))
+}
+
+/// There is nothing at this path. gRPC has an answer of its own for a method which nobody knows, whose HTTP status is 200.
+async fn unknown(request: Request) -> Response {
+    let is_grpc = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if is_grpc { tonic::Status::unimplemented("").into_http() } else { (StatusCode::NOT_FOUND, "there is nothing here\n").into_response() }
 }
 
 /// What our own routes answer from.

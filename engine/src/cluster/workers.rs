@@ -18,15 +18,16 @@ use super::{ExecutorInfo, ballista_error};
 use crate::connector::split::{Split, leaf_rows};
 use crate::error::{Error, Result};
 use crate::web::board::{Workers, is_part_of};
-use crate::web::schema::{Cause, Part, Plan, Setting, Work};
+use crate::web::plan::add_wave;
+use crate::web::schema::{Cause, Part, Plan, PlanNode, Setting, Work};
 use crate::web::secret::{environment_and_options, setting};
 
 /// Ballista jobs which are shown: a job of `baler run` has hundreds of waves.
 const PARTS_MAX: usize = 200;
-/// Of how many of a job's parts the stages are shown.
-const PARTS_WITH_STAGES: usize = 6;
+/// Of how many of a job's parts stages and plans are shown: 50 waves are 25,000 tasks.
+const PARTS_WITH_STAGES: usize = 50;
 /// Parts which have ended and are remembered as they were seen: their graphs are large, and never change.
-const ENDED_MAX: usize = 64;
+const ENDED_MAX: usize = 4 * PARTS_WITH_STAGES;
 
 /// The scheduler of a fleet.
 pub(super) struct FleetWorkers {
@@ -150,26 +151,25 @@ impl Workers for FleetWorkers {
         Ok(cancelled)
     }
 
-    async fn work(&self, job: &str) -> Result<Work> {
+    async fn work(&self, job: &str, wanted: Option<&str>) -> Result<Work> {
         let hosts: HashMap<String, String> =
             self.executors().await?.into_iter().map(|executor| (executor.id, format!("{}:{}", executor.host, executor.port))).collect();
-        let mut work = Work::default();
-        let mut best = 0;
-        let parts = self.parts().await?.into_iter().filter(|part| is_part_of(job, &part.name)).take(PARTS_WITH_STAGES);
-        for part in parts {
-            let Some(seen) = self.seen(&part, &hosts).await? else { continue };
-            // The plan which runs is shown, of several the one which runs longest; else the newest that is whole.
-            let rank = match part.status.as_str() {
-                "Running" => 3,
-                "Completed" => 2,
-                _ => 1,
-            };
-            if !seen.nodes.is_empty() && (rank > best || (rank == 3 && best == 3)) {
-                best = rank;
-                work.plan = Some(Plan { name: part.name.clone(), nodes: seen.nodes });
+        let (mut work, mut plans) = (Work::default(), Vec::new());
+        let parts = self.parts().await?.into_iter().filter(|part| is_part_of(job, &part.name)).enumerate();
+        for (place, part) in parts {
+            let (is_new, is_wanted) = (place < PARTS_WITH_STAGES, wanted.is_some_and(|wanted| wanted == part.id));
+            if !is_new && !is_wanted {
+                continue;
             }
-            work.stages.extend(seen.stages);
+            let Some(seen) = self.seen(&part, &hosts).await? else { continue };
+            if is_new {
+                work.stages.extend(seen.stages);
+            }
+            if !seen.nodes.is_empty() && (is_wanted || wanted.is_none()) {
+                plans.push((part, seen.nodes));
+            }
         }
+        work.plan = together(plans);
         Ok(work)
     }
 
@@ -204,6 +204,28 @@ impl Workers for FleetWorkers {
         settings.extend(environment_and_options(&self.session));
         settings
     }
+}
+
+/// The plans of all waves of the newest attempt as one, from those of parts, newest first. A wave whose plan is another one is left out.
+fn together(plans: Vec<(Part, Vec<PlanNode>)>) -> Option<Plan> {
+    let attempt = plans.first().map(|(part, _)| attempt_of(&part.name).to_string())?;
+    let mut plans: Vec<_> = plans.into_iter().filter(|(part, _)| attempt_of(&part.name) == attempt).collect();
+    // One that is whole says most of itself, one that was stopped least.
+    plans.sort_by_key(|(part, _)| match part.status.as_str() {
+        "Completed" => 0,
+        "Running" => 1,
+        _ => 2,
+    });
+    let mut plans = plans.into_iter();
+    let (first, mut nodes) = plans.next()?;
+    let waves = 1 + plans.filter(|(_, other)| add_wave(&mut nodes, other)).count();
+    let name = if waves == 1 { first.name } else { format!("{waves} waves{attempt}") };
+    Some(Plan { name, nodes })
+}
+
+/// ` of attempt <m>` at the end of a wave's name; nothing for what is no wave.
+fn attempt_of(part: &str) -> &str {
+    part.find(" of attempt ").map_or("", |at| &part[at..])
 }
 
 /// The splits of each partition of a stage.

@@ -1,5 +1,8 @@
 //! What one finished split wrote. Before: acknowledged documents; after: one JSON file in the job's state.
 
+use std::iter::Sum;
+use std::ops::Add;
+
 use ::bson::RawDocument;
 use ::bson::raw::RawBsonRef;
 use chrono::{DateTime, Utc};
@@ -46,6 +49,45 @@ pub struct Receipt {
     pub started: DateTime<Utc>,
     /// When its last document was acknowledged.
     pub finished: DateTime<Utc>,
+}
+
+/// Sums of receipts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Documents stored.
+    pub documents: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes before compression.
+    pub raw_bytes: u64,
+    /// Bytes after it.
+    pub compressed_bytes: u64,
+}
+
+impl From<&Receipt> for Totals {
+    fn from(receipt: &Receipt) -> Self {
+        let Receipt { documents, records, raw_bytes, compressed_bytes, .. } = *receipt;
+        Self { documents, records, raw_bytes, compressed_bytes }
+    }
+}
+
+impl Add for Totals {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            documents: self.documents + other.documents,
+            records: self.records + other.records,
+            raw_bytes: self.raw_bytes + other.raw_bytes,
+            compressed_bytes: self.compressed_bytes + other.compressed_bytes,
+        }
+    }
+}
+
+impl Sum for Totals {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), Add::add)
+    }
 }
 
 /// The fields of a document which identify and count it.

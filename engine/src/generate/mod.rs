@@ -21,6 +21,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
 use crate::error::store_error;
+use crate::telemetry::COUNTERS;
 use crate::{Error, Result};
 
 mod events;
@@ -204,6 +205,7 @@ async fn write_object(
     match send_blocks(&mut upload, &path, source, progress).await {
         Ok(generated) => {
             upload.shutdown().await.map_err(|error| store_error("writing", path.as_ref(), &as_store_error(error)))?;
+            COUNTERS.add_generated(generated.records, generated.raw_bytes);
             Ok(generated)
         }
         Err(error) => {

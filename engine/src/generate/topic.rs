@@ -14,6 +14,7 @@ use super::shape::new_record_writer;
 use super::{Compression, Generated, Shape};
 use crate::connector::kafka::KafkaSpec;
 use crate::connector::kafka::client::{kafka_error, settings_with_secrets};
+use crate::telemetry::COUNTERS;
 use crate::{Error, Result};
 
 /// What to send.
@@ -55,9 +56,12 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            self.failed.fetch_add(1, Ordering::Relaxed);
-            self.first_failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+        match result {
+            Ok(record) => COUNTERS.add_generated(1, record.payload_len() as u64),
+            Err((error, _)) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                self.first_failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+            }
         }
     }
 }

@@ -42,8 +42,8 @@ impl Driven for BalerJob {
     fn work<'a>(&'a self, context: &'a Context) -> Work<'a> {
         Work {
             name: self.spec.job.as_deref().or(self.metadata.name.as_deref()).unwrap_or_default(),
-            state: self.spec.state.as_deref().unwrap_or(&context.options.state),
-            scheduler: self.spec.scheduler.as_deref().or(context.options.scheduler.as_deref()),
+            state: self.spec.driver.state.as_deref().unwrap_or(&context.options.state),
+            scheduler: self.spec.driver.scheduler.as_deref().or(context.options.scheduler.as_deref()),
         }
     }
 
@@ -81,9 +81,9 @@ impl BalerJob {
     async fn begin(&self, context: &Context, place: &Place, mut before: Status) -> Result<Look> {
         let work = self.work(context);
         let arguments = vec![format!("--job={}", work.name)];
-        let (sql, set) = (&self.spec.sql, &self.spec.set);
+        let (sql, set) = (&self.spec.sql, &self.spec.driver.set);
         let words = Words { command: "run", sql, arguments, state: work.state, scheduler: work.scheduler, set };
-        let pod = place.pod(template(context, &self.spec.pod_template).await?, &words)?;
+        let pod = place.pod(template(context, &self.spec.driver.pod_template).await?, &words)?;
         apply_sql(context, place, sql).await?;
         let job = place.job(pod, &self.spec);
         match context.api::<Job>().create(&PostParams::default(), &job).await {

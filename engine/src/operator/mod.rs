@@ -27,14 +27,17 @@ mod stream;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
+use futures::channel::mpsc;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Controller, Error as ControllerError};
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Client, Config, Resource};
 use serde::de::DeserializeOwned;
@@ -46,6 +49,11 @@ use self::resource::{BalerJob, BalerStream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::stop_signal;
 use crate::session::SessionParts;
+
+/// Resources in one answer of a list. Each may hold 256 KiB of SQL.
+const PAGE: u32 = 50;
+/// How soon a resource which was not found is sought again.
+const SEEK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Keeps the resources of one namespace until the process is asked to stop; returns the signal's name. While another operator holds the
 /// lease it waits.
@@ -118,24 +126,61 @@ where
     let (resources, children) =
         (Api::<DeserializeGuard<K>>::namespaced(context.client.clone(), &context.namespace), context.api::<Child>());
     let ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=baler-operator");
-    Controller::new(resources, watcher::Config::default())
-        .owns(children, ours)
+    // One look at all covers every resource which was found meanwhile, so one place is enough.
+    let (found, looks_at_all) = mpsc::channel(1);
+    let (missed, sought) = mpsc::unbounded();
+    let controller = Controller::new(resources, watcher::Config::default().page_size(PAGE)).owns(children, ours);
+    let (store, shared) = (controller.store(), Arc::clone(&context));
+    let looks = controller
+        .reconcile_all_on(looks_at_all)
         .run(reconcile::<K>, |guarded, error, context| again(&guarded, error, &context), context)
-        .for_each(|looked| {
-            report::<K>(looked.err());
+        .for_each(move |looked| {
+            if let Some(name) = report::<K>(looked.err())
+                && let Err(error) = missed.unbounded_send(name)
+            {
+                tracing::debug!(%error, "the operator ends");
+            }
             std::future::ready(())
-        })
-        .await;
+        });
+    let seeks = sought.for_each_concurrent(None, |name| seek::<K>(name, &shared, &store, found.clone()));
+    tokio::join!(looks, seeks);
 }
 
-/// Logs what the controller itself could not do; it goes on by itself. Failed looks are logged where they are repeated.
-fn report<K: Driven>(error: Option<ControllerError<Error, watcher::Error>>) {
+/// Logs what the controller itself could not do; it goes on by itself. Failed looks are logged where they are repeated. Returns the name of a
+/// resource which the controller was to look at and did not have.
+fn report<K: Driven>(error: Option<ControllerError<Error, watcher::Error>>) -> Option<String> {
     match error {
-        None | Some(ControllerError::ReconcilerFailed(..)) => {}
-        // It was removed between a change and the look at it.
-        Some(ControllerError::ObjectNotFound(resource)) => {
-            tracing::debug!(kind = K::KIND, name = resource.name, "a resource is gone");
+        None | Some(ControllerError::ReconcilerFailed(..)) => None,
+        Some(ControllerError::ObjectNotFound(resource)) => Some(resource.name),
+        Some(error) => {
+            tracing::warn!(kind = K::KIND, %error, "a watch failed; it is begun again");
+            None
         }
-        Some(error) => tracing::warn!(kind = K::KIND, %error, "a watch failed; it is begun again"),
+    }
+}
+
+/// Has a resource looked at which the controller was told of and did not have. Mostly it was removed meanwhile. But when a watch is begun anew
+/// with a list, the controller is told of each resource in it before it has them, which is when the whole list has come; and it forgets what it
+/// was told. A new resource was never looked at then.
+async fn seek<K: Driven>(name: String, context: &Context, store: &Store<DeserializeGuard<K>>, mut found: mpsc::Sender<()>) {
+    let resources = Api::<DeserializeGuard<K>>::namespaced(context.client.clone(), &context.namespace);
+    let place = ObjectRef::new(&name).within(&context.namespace);
+    loop {
+        tokio::time::sleep(SEEK_AGAIN).await;
+        if store.get(&place).is_some() {
+            tracing::info!(kind = K::KIND, name, "a resource of a new list is looked at again");
+            if let Err(error) = found.try_send(()) {
+                tracing::debug!(%error, "a look at all resources is due already");
+            }
+            return;
+        }
+        match resources.get_metadata_opt(&name).await {
+            Ok(None) => {
+                tracing::debug!(kind = K::KIND, name, "a resource is gone");
+                return;
+            }
+            Ok(Some(_)) => {}
+            Err(error) => tracing::debug!(kind = K::KIND, name, %error, "a resource is sought again"),
+        }
     }
 }

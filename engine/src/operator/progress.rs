@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use datafusion::execution::runtime_env::RuntimeEnv;
 
 use super::status::Figures;
-use crate::connector::receipt::Receipt;
+use crate::connector::receipt::{Receipt, Totals};
 use crate::error::Result;
 use crate::job::JobRef;
 use crate::job::state::{Commit, JobState};
@@ -24,10 +24,7 @@ pub(super) struct Known {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Fact {
-    documents: u64,
-    records: u64,
-    raw_bytes: u64,
-    compressed_bytes: u64,
+    done: Totals,
     dead_letters: u64,
     attempt: u32,
     started: DateTime<Utc>,
@@ -36,8 +33,8 @@ struct Fact {
 
 impl Fact {
     fn of(receipt: &Receipt) -> Self {
-        let Receipt { documents, records, raw_bytes, compressed_bytes, dead_letters, attempt, started, finished, .. } = *receipt;
-        Self { documents, records, raw_bytes, compressed_bytes, dead_letters, attempt, started, finished }
+        let Receipt { dead_letters, attempt, started, finished, .. } = *receipt;
+        Self { done: receipt.into(), dead_letters, attempt, started, finished }
     }
 }
 
@@ -64,18 +61,18 @@ pub(super) async fn job_figures(env: &RuntimeEnv, state: &str, name: &str, known
         known.receipts.insert(receipt.split.clone(), Fact::of(&receipt));
     }
     let facts = || known.receipts.values();
-    let sum = |of: fn(&Fact) -> u64| signed(facts().map(of).sum());
+    let all: Totals = facts().map(|fact| fact.done).sum();
     let done = known.receipts.len();
     let figures = Figures {
         progress: Some(format!("{done}/{splits} ({} %)", done * 100 / splits.max(1))),
         mb_per_second: rate(facts()),
         splits: signed(splits as u64),
         splits_done: signed(done as u64),
-        documents: sum(|fact| fact.documents),
-        records: sum(|fact| fact.records),
-        raw_bytes: sum(|fact| fact.raw_bytes),
-        compressed_bytes: sum(|fact| fact.compressed_bytes),
-        dead_letters: sum(|fact| fact.dead_letters),
+        documents: signed(all.documents),
+        records: signed(all.records),
+        raw_bytes: signed(all.raw_bytes),
+        compressed_bytes: signed(all.compressed_bytes),
+        dead_letters: signed(facts().map(|fact| fact.dead_letters).sum()),
         attempts,
         ..Figures::default()
     };
@@ -87,7 +84,7 @@ fn rate<'a>(facts: impl Iterator<Item = &'a Fact> + Clone) -> Option<f64> {
     let newest = facts.clone().map(|fact| fact.attempt).max()?;
     let facts = facts.filter(|fact| fact.attempt == newest);
     let (first, last) = (facts.clone().map(|fact| fact.started).min()?, facts.clone().map(|fact| fact.finished).max()?);
-    megabytes_a_second(facts.map(|fact| fact.raw_bytes).sum(), first, last)
+    megabytes_a_second(facts.map(|fact| fact.done).sum::<Totals>().raw_bytes, first, last)
 }
 
 fn megabytes_a_second(bytes: u64, first: DateTime<Utc>, last: DateTime<Utc>) -> Option<f64> {
@@ -147,7 +144,7 @@ mod tests {
         let at = |seconds| DateTime::from_timestamp(seconds, 0).unwrap();
         let fact = |attempt, started, finished| Fact {
             attempt,
-            raw_bytes: 10_000_000,
+            done: Totals { raw_bytes: 10_000_000, ..Totals::default() },
             started: at(started),
             finished: at(finished),
             ..Fact::default()

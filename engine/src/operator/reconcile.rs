@@ -184,7 +184,7 @@ async fn keep<K: Driven>(resource: &K, place: &Place, context: &Context) -> Resu
     Ok(again.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// Says in the status of a resource that this program cannot read it.
+/// Says of a resource that this program cannot read it: in its status, or where that cannot be stored by an event.
 async fn reject<K: Driven>(meta: &ObjectMeta, problem: &str, context: &Context) -> Result<Action, Interruption> {
     let name = meta.name.clone().unwrap_or_default();
     let resources: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &context.namespace, &ApiResource::erase::<K>(&()));
@@ -195,11 +195,18 @@ async fn reject<K: Driven>(meta: &ObjectMeta, problem: &str, context: &Context) 
     context.counts().note(K::KIND, &name, Some(status.phase));
     if status != before {
         let patch = serde_json::json!({"status": status});
-        let patched = resources.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
-        patched.map_err(|e| interruption("storing the status", &e))?;
+        let note = match resources.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Ok(_) => status.message.clone(),
+            // The type's rules cannot be evaluated over a field of another kind than theirs, so that the API server takes no change of such a
+            // resource, not even of its status. The event is all there is then.
+            Err(error) if status_code(&error) == Some(422) => {
+                format!("{}; and its status cannot be stored, because the API server refuses the resource as it is", status.message)
+            }
+            Err(error) => return Err(interruption("storing the status", &error)),
+        };
         let mut about = stored.object_ref(&ApiResource::erase::<K>(&()));
         about.namespace = Some(context.namespace.clone());
-        context.tell(&about, EventType::Warning, Phase::Invalid.name(), &status.message).await;
+        context.tell(&about, EventType::Warning, Phase::Invalid.name(), &note).await;
     }
     Ok(Action::requeue(REFUSED_AGAIN))
 }

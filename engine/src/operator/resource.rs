@@ -49,22 +49,9 @@ pub struct BalerJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$"))]
     pub job: Option<String>,
-    /// Folder or bucket with the state of all jobs; the operator's if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1000))]
-    pub state: Option<String>,
-    /// Values for `${KEY}` in the statements. No secrets: those come from the environment of the pod template.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 100))]
-    pub set: BTreeMap<String, String>,
-    /// The scheduler of the fleet that does the work, df://host:50050; the operator's if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1000))]
-    pub scheduler: Option<String>,
-    /// The PodTemplate of this namespace from which the driver's pod is made.
-    #[serde(default = "pod_template")]
-    #[schemars(length(min = 1, max = 253))]
-    pub pod_template: String,
+    /// Where and by what its driver works.
+    #[serde(flatten)]
+    pub driver: DriverSpec,
     /// Stops the driver. `false` again goes on where it stopped, and begins a failed job anew.
     #[serde(default)]
     pub suspend: bool,
@@ -116,7 +103,23 @@ pub struct BalerStreamSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$"))]
     pub query: Option<String>,
-    /// Folder or bucket with the state of all queries; the operator's if not given.
+    /// Where and by what its driver works.
+    #[serde(flatten)]
+    pub driver: DriverSpec,
+    /// Stops the driver. `false` again goes on where it stopped.
+    #[serde(default)]
+    pub suspend: bool,
+    /// Time from the beginning of one micro-batch to that of the next.
+    #[serde(default = "trigger")]
+    #[schemars(regex(pattern = r"^[1-9][0-9]*(ms|s|m|h)$"))]
+    pub trigger: String,
+}
+
+/// What drivers of jobs and of queries have in common.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DriverSpec {
+    /// Folder or bucket with the state of all jobs and queries; the operator's if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1000))]
     pub state: Option<String>,
@@ -132,13 +135,6 @@ pub struct BalerStreamSpec {
     #[serde(default = "pod_template")]
     #[schemars(length(min = 1, max = 253))]
     pub pod_template: String,
-    /// Stops the driver. `false` again goes on where it stopped.
-    #[serde(default)]
-    pub suspend: bool,
-    /// Time from the beginning of one micro-batch to that of the next.
-    #[serde(default = "trigger")]
-    #[schemars(regex(pattern = r"^[1-9][0-9]*(ms|s|m|h)$"))]
-    pub trigger: String,
 }
 
 fn pod_template() -> String {

@@ -30,8 +30,8 @@ impl Driven for BalerStream {
     fn work<'a>(&'a self, context: &'a Context) -> Work<'a> {
         Work {
             name: self.spec.query.as_deref().or(self.metadata.name.as_deref()).unwrap_or_default(),
-            state: self.spec.state.as_deref().unwrap_or(&context.options.state),
-            scheduler: self.spec.scheduler.as_deref().or(context.options.scheduler.as_deref()),
+            state: self.spec.driver.state.as_deref().unwrap_or(&context.options.state),
+            scheduler: self.spec.driver.scheduler.as_deref().or(context.options.scheduler.as_deref()),
         }
     }
 
@@ -39,9 +39,10 @@ impl Driven for BalerStream {
         let spec = &self.spec;
         let work = self.work(context);
         let arguments = vec![format!("--name={}", work.name), format!("--trigger={}", spec.trigger)];
-        let words = Words { command: "stream", sql: &spec.sql, arguments, state: work.state, scheduler: work.scheduler, set: &spec.set };
+        let words =
+            Words { command: "stream", sql: &spec.sql, arguments, state: work.state, scheduler: work.scheduler, set: &spec.driver.set };
         find::<Deployment>(context, place).await?;
-        let pod = place.pod(template(context, &spec.pod_template).await?, &words)?;
+        let pod = place.pod(template(context, &spec.driver.pod_template).await?, &words)?;
         apply_sql(context, place, &spec.sql).await?;
         // The whole of it each time: what somebody changed by hand is set back, what is as it should be is not touched.
         let wanted = place.deployment(pod, i32::from(!spec.suspend));

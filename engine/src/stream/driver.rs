@@ -182,7 +182,7 @@ impl Run<'_> {
             self.note(&batch, None);
             stop_at("begun", batch.batch).await;
             let span = tracing::info_span!("batch", query = self.query.name, batch = batch.batch);
-            let totals = self.run_batch(&batch).instrument(span).await?;
+            let totals = self.run_batch(&batch).instrument(span.clone()).await?;
             stop_at("written", batch.batch).await;
             let commit = BatchCommit::new(batch.batch, self.epoch, totals.as_ref());
             self.log.commit(&commit).await?;
@@ -199,7 +199,7 @@ impl Run<'_> {
             let slowest = self.query.fleet.is_none().then(|| Waits::of_process().since(&waits).slowest());
             let done = BatchReport { commit: commit.clone(), took: started.elapsed(), lag_records, slowest };
             COUNTERS.stream_batches.observe(done.took);
-            report(&done);
+            span.in_scope(|| report(&done));
             (last, last_commit) = (Some(batch), Some(commit));
             self.wait(&done, started).await;
         }

@@ -87,6 +87,8 @@ pub struct Counters {
     pub tasks_failed: Counter,
     /// `baler_stream_batches_total` and `baler_stream_batch_seconds`: micro-batches which were committed, from resolving their offsets on.
     pub stream_batches: Histogram,
+    generated_records: Counter,
+    generated_bytes: Counter,
     splits: Counter,
     source_bytes: Counter,
     source_records: Counter,
@@ -112,6 +114,8 @@ pub static COUNTERS: Counters = Counters {
     restored_objects: Counter::new(),
     tasks_failed: Counter::new(),
     stream_batches: Histogram::new(BATCH_SECONDS),
+    generated_records: Counter::new(),
+    generated_bytes: Counter::new(),
     splits: Counter::new(),
     source_bytes: Counter::new(),
     source_records: Counter::new(),
@@ -143,6 +147,12 @@ impl Counters {
         self.sink_docs.add(documents);
         self.sink_bytes.add(bytes);
         self.sink_batches.observe(took);
+    }
+
+    /// Counts sample data which is stored: an object when it is whole, a record of a topic when the brokers have it.
+    pub fn add_generated(&self, records: u64, bytes: u64) {
+        self.generated_records.add(records);
+        self.generated_bytes.add(bytes);
     }
 
     /// Counts work that is done for good: call it once, after the receipt is stored.
@@ -199,6 +209,8 @@ impl Counters {
             ("baler_sink_bytes_total", "Bytes of documents which the sink acknowledged.", &self.sink_bytes),
             ("baler_restored_bytes_total", "Bytes written to restored objects.", &self.restored_bytes),
             ("baler_restored_objects_total", "Objects which were restored and are durable.", &self.restored_objects),
+            ("baler_generated_records_total", "Records of sample data which are stored.", &self.generated_records),
+            ("baler_generated_bytes_total", "Bytes of sample data which are stored, before compression.", &self.generated_bytes),
             ("baler_tasks_failed_total", "Tasks which failed, as the scheduler was told.", &self.tasks_failed),
         ];
         for (name, help, counter) in counts {

@@ -5,17 +5,24 @@
 //! errors or values of rows.
 
 use std::any::Any;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use datafusion::common::runtime::{JoinSetTracer, set_join_set_tracer};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider};
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tonic::transport::{Channel, Endpoint};
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -24,19 +31,31 @@ use crate::error::{Error, Result};
 /// How long the last spans may take to leave when a process ends: a collector that is away must not hold it up.
 const LAST_SPANS: Duration = Duration::from_secs(3);
 
+/// How long a connection to the collector may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The variable which names the file of the authority that the collector's certificate is from, as OpenTelemetry has it.
+const AUTHORITY: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
+
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
-/// Where spans go: the collector at `endpoint` (`http://host:4317`), under the service name `OTEL_SERVICE_NAME`, else `service`. Call it within
-/// a Tokio runtime, on which the connection lives; it is made when the first spans are sent, and spans are dropped while it cannot be.
+/// Where spans go: the collector at `endpoint` (`http://host:4317`, or `https://…`), under the service name `OTEL_SERVICE_NAME`, else `service`.
+/// Call it within a Tokio runtime, on which the connection lives; it is made when the first spans are sent, and spans are dropped while it cannot
+/// be.
 ///
 /// # Errors
-/// Config, for an endpoint which cannot be one.
+/// Config, for an endpoint which cannot be one, or certificates which cannot be read.
 pub fn open(endpoint: &str, service: &str) -> Result<SdkTracer> {
     let parsed = url::Url::parse(endpoint).map_err(|e| bad(endpoint).with_source(e))?;
-    if parsed.scheme() != "http" || parsed.host_str().is_none() {
+    if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
         return Err(bad(endpoint));
     }
-    let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build().map_err(|e| bad(endpoint).with_source(e))?;
+    let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
+    if parsed.scheme() == "https" {
+        let authority = std::env::var_os(AUTHORITY).filter(|file| !file.is_empty()).map(PathBuf::from);
+        exporter = exporter.with_channel(secure_channel(endpoint, authority.as_deref())?);
+    }
+    let exporter = exporter.build().map_err(|e| bad(endpoint).with_source(e))?;
     let mut resource = Resource::builder()
         .with_attributes([KeyValue::new("service.version", crate::VERSION), KeyValue::new("process.pid", i64::from(std::process::id()))]);
     if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
@@ -48,9 +67,34 @@ pub fn open(endpoint: &str, service: &str) -> Result<SdkTracer> {
 
 fn bad(endpoint: &str) -> Error {
     Error::config(format!(
-        "--otlp-endpoint: `{endpoint}` is no collector's address; write http://host:4317 (OTLP over gRPC, without TLS: take a collector \
-         beside this process)"
+        "--otlp-endpoint: `{endpoint}` is no collector's address; write http://host:4317 or https://host:4317 (OTLP over gRPC)"
     ))
+}
+
+/// A way to a collector by TLS, whose certificate is from an authority in the file `authority`, else from one which this machine trusts.
+fn secure_channel(endpoint: &str, authority: Option<&Path>) -> Result<Channel> {
+    let target = Endpoint::from_shared(endpoint.to_string()).map_err(|e| bad(endpoint).with_source(e))?;
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::internal("TLS cannot be set up").with_source(e))?;
+    let config = match authority {
+        Some(file) => builder.with_root_certificates(authorities(file)?),
+        None => builder
+            .with_native_roots()
+            .map_err(|e| Error::config(format!("this machine trusts no authority; name the collector's in {AUTHORITY}")).with_source(e))?,
+    };
+    let connector = HttpsConnectorBuilder::new().with_tls_config(config.with_no_client_auth()).https_only().enable_http2().build();
+    Ok(target.connect_timeout(CONNECT_TIMEOUT).connect_with_connector_lazy(connector))
+}
+
+/// The authorities in a file.
+fn authorities(file: &Path) -> Result<RootCertStore> {
+    let bad = || Error::config(format!("{AUTHORITY}: {} holds no certificate of an authority in PEM", file.display()));
+    let mut found = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|e| bad().with_source(e))? {
+        found.add(certificate.map_err(|e| bad().with_source(e))?).map_err(|e| bad().with_source(e))?;
+    }
+    if found.is_empty() { Err(bad()) } else { Ok(found) }
 }
 
 /// Sends what is left. Blocks for at most three seconds.
@@ -132,9 +176,20 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_plain_http() {
-        for wrong in ["localhost:4317", "https://collector:4317", "collector"] {
-            assert!(open(wrong, "baler").unwrap_err().to_string().contains("http://host:4317"), "{wrong}");
+    fn an_endpoint_is_an_address_of_http_or_https() {
+        for wrong in ["localhost:4317", "grpc://collector:4317", "collector"] {
+            assert!(open(wrong, "baler").unwrap_err().to_string().contains("https://host:4317"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_an_authority_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (empty, absent) = (folder.path().join("empty.crt"), folder.path().join("absent.crt"));
+        std::fs::write(&empty, "no certificate").unwrap();
+        for wrong in [empty, absent] {
+            let refused = secure_channel("https://collector:4317", Some(&wrong)).unwrap_err().to_string();
+            assert!(refused.contains(AUTHORITY) && refused.contains(wrong.to_str().unwrap()), "{refused}");
         }
     }
 }

@@ -70,11 +70,11 @@ pub trait Workers: Send + Sync {
     /// As [`Self::executors`].
     async fn running_splits(&self, job: &str) -> Result<HashSet<String>>;
 
-    /// Stages and plan of job `job`, as far as they are remembered.
+    /// Stages of job `job`, as far as they are remembered, and the plan of its part with the id `part`, else of all its waves together.
     ///
     /// # Errors
     /// As [`Self::executors`].
-    async fn work(&self, job: &str) -> Result<Work>;
+    async fn work(&self, job: &str, part: Option<&str>) -> Result<Work>;
 
     /// What this process tried again, by kind; empty where others do the work.
     fn retries(&self) -> Vec<Cause>;
@@ -112,12 +112,11 @@ struct Fact {
 
 impl Fact {
     fn of(receipt: &Receipt) -> Self {
-        let Receipt { documents, records, raw_bytes, compressed_bytes, .. } = *receipt;
         Self {
             finished: receipt.finished,
             seconds: (receipt.finished - receipt.started).num_milliseconds() as f64 / 1e3,
             executor: receipt.executor.clone(),
-            done: Totals { documents, records, raw_bytes, compressed_bytes },
+            done: receipt.into(),
             has_dead_letters: receipt.dead_letters > 0,
         }
     }
@@ -238,15 +237,15 @@ impl Board {
         Ok(summary)
     }
 
-    /// One job or query in full; `None` if there is none of this name.
+    /// One job or query in full, with the plan of its part with the id `part`, else of all its waves together; `None` if there is none of this name.
     ///
     /// # Errors
     /// As the state folder's and the workers'.
-    pub async fn detail(&self, name: &str) -> Result<Option<JobDetail>> {
+    pub async fn detail(&self, name: &str, part: Option<&str>) -> Result<Option<JobDetail>> {
         let Some(summary) = self.summary(name).await? else { return Ok(None) };
         let parts = self.workers.parts().await?.into_iter().filter(|part| is_part_of(name, &part.name)).collect();
         let is_running = self.workers.is_running(name).await?;
-        let Work { stages, plan } = self.workers.work(name).await?;
+        let Work { stages, plan } = self.workers.work(name, part).await?;
         let mut all = self.known.lock().await;
         forget_oldest(&mut all, name);
         let known = all.entry(name.to_string()).or_default();
@@ -299,7 +298,7 @@ impl Board {
             detail.splits = letter.to_string();
         }
         let facts: Vec<&Fact> = known.receipts.values().collect();
-        detail.totals = facts.iter().fold(Totals::default(), |sum, fact| add(sum, fact.done));
+        detail.totals = facts.iter().map(|fact| fact.done).sum();
         detail.series = series(&facts);
         detail.writers = writers(&facts);
         detail.slowest = slowest(splits, &known.receipts);
@@ -313,7 +312,7 @@ impl Board {
         for number in last.batch.saturating_sub(BATCHES - 1)..=last.batch {
             if let Some((batch, done)) = known.batches.get(&number) {
                 detail.batches.push(batch.clone());
-                detail.totals = add(detail.totals, *done);
+                detail.totals = detail.totals + *done;
                 continue;
             }
             let Some(offsets) = log.offsets(number).await? else { continue };
@@ -328,7 +327,7 @@ impl Board {
             if let Some(commit) = commit {
                 let BatchCommit { documents, records, raw_bytes, compressed_bytes, .. } = commit;
                 let done = Totals { documents, records, raw_bytes, compressed_bytes };
-                detail.totals = add(detail.totals, done);
+                detail.totals = detail.totals + done;
                 known.batches.insert(number, (batch.clone(), done));
             }
             detail.batches.push(batch);
@@ -360,15 +359,6 @@ fn split_letter(split: &Split, known: &Known, running: &HashSet<String>) -> char
     }
 }
 
-fn add(a: Totals, b: Totals) -> Totals {
-    Totals {
-        documents: a.documents + b.documents,
-        records: a.records + b.records,
-        raw_bytes: a.raw_bytes + b.raw_bytes,
-        compressed_bytes: a.compressed_bytes + b.compressed_bytes,
-    }
-}
-
 /// What came in each of at most [`POINTS`] equal intervals between the first and the last receipt.
 fn series(facts: &[&Fact]) -> Vec<Point> {
     let times = || facts.iter().map(|fact| fact.finished.timestamp_millis());
@@ -382,7 +372,7 @@ fn series(facts: &[&Fact]) -> Vec<Point> {
     for fact in facts {
         let index = ((fact.finished.timestamp_millis() - first) / step) as usize;
         if let Some(point) = points.get_mut(index.min(count - 1)) {
-            point.done = add(point.done, fact.done);
+            point.done = point.done + fact.done;
         }
     }
     points

@@ -39,6 +39,27 @@ pub fn graph(stages: &[StagePlan<'_>]) -> Vec<PlanNode> {
     nodes
 }
 
+/// Adds what the same plan did in another wave; `false`, and nothing is added, where it is another plan.
+pub fn add_wave(nodes: &mut [PlanNode], other: &[PlanNode]) -> bool {
+    // A stage which has not begun waits for its input under another name.
+    let kind = |node: &PlanNode| if node.name == "UnresolvedShuffleExec" { "ShuffleReaderExec".to_string() } else { node.name.clone() };
+    let is_same = |a: &PlanNode, b: &PlanNode| kind(a) == kind(b) && a.stage == b.stage && a.inputs == b.inputs;
+    if nodes.len() != other.len() || !nodes.iter().zip(other).all(|(a, b)| is_same(a, b)) {
+        return false;
+    }
+    for (node, other) in nodes.iter_mut().zip(other) {
+        for metric in &other.metrics {
+            match node.metrics.iter_mut().find(|known| known.name == metric.name) {
+                // The highest of several peaks is one; their sum never was.
+                Some(known) if known.name.starts_with("peak") => known.value = known.value.max(metric.value),
+                Some(known) => known.value += metric.value,
+                None => node.metrics.push(metric.clone()),
+            }
+        }
+    }
+    true
+}
+
 #[derive(Default)]
 struct Graph {
     nodes: Vec<PlanNode>,
@@ -116,6 +137,32 @@ mod tests {
     use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 
     use super::*;
+
+    #[test]
+    fn waves_of_one_plan_are_added_up_and_another_plan_is_not() {
+        let metric = |name: &str, value| Metric { name: name.to_string(), value, unit: "count".to_string() };
+        let node = |name: &str, inputs: &[usize], metrics: Vec<Metric>| PlanNode {
+            name: name.to_string(),
+            detail: String::new(),
+            stage: Some(1),
+            inputs: inputs.to_vec(),
+            metrics,
+        };
+        let mut sum = vec![
+            node("ShuffleReaderExec", &[1], vec![]),
+            node("WriteExec", &[], vec![metric("documents", 3.0), metric("peak_mem_used", 9.0)]),
+        ];
+        let other = vec![
+            node("UnresolvedShuffleExec", &[1], vec![metric("output_rows", 1.0)]),
+            node("WriteExec", &[], vec![metric("documents", 4.0), metric("peak_mem_used", 7.0)]),
+        ];
+        assert!(add_wave(&mut sum, &other));
+        assert_eq!(sum[0].metrics, [metric("output_rows", 1.0)]);
+        assert_eq!(sum[1].metrics, [metric("documents", 7.0), metric("peak_mem_used", 9.0)]);
+        let before = sum.clone();
+        assert!(!add_wave(&mut sum, &other[1..]) && !add_wave(&mut sum, &[node("SortExec", &[1], vec![]), other[1].clone()]));
+        assert_eq!(sum, before);
+    }
 
     #[test]
     fn a_reader_is_joined_to_the_stage_which_it_reads() {

@@ -62,7 +62,7 @@ impl Workers for OneProcess {
         Ok(1)
     }
 
-    async fn work(&self, job: &str) -> Result<Work> {
+    async fn work(&self, job: &str, _part: Option<&str>) -> Result<Work> {
         let plan = shown_plan().filter(|(name, _)| is_part_of(job, name)).map(|(name, plan)| {
             let metrics = plan_metrics(plan.as_ref());
             Plan { name, nodes: graph(&[StagePlan { stage: None, plan: plan.as_ref(), metrics: &metrics }]) }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, REFERRER_POLICY, VARY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
@@ -12,6 +12,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Deserialize;
 
 use super::board::Board;
 use super::schema::Cancelled;
@@ -109,8 +110,15 @@ async fn jobs(State(board): State<Arc<Board>>) -> Response {
     Json(board.jobs(&mut Vec::new()).await).into_response()
 }
 
-async fn job(State(board): State<Arc<Board>>, Path(name): Path<String>) -> Response {
-    match board.detail(&name).await {
+/// What of a job is shown.
+#[derive(Debug, Deserialize)]
+struct Shown {
+    /// Id of the part whose plan is shown; without it that of all waves together.
+    part: Option<String>,
+}
+
+async fn job(State(board): State<Arc<Board>>, Path(name): Path<String>, Query(shown): Query<Shown>) -> Response {
+    match board.detail(&name, shown.part.as_deref()).await {
         Ok(Some(detail)) => Json(detail).into_response(),
         Ok(None) => (StatusCode::NOT_FOUND, "there is no such job").into_response(),
         Err(error) => Failed(error).into_response(),

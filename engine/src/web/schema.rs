@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::ExecutorInfo;
+pub use crate::connector::receipt::Totals;
 use crate::job::dead_letter::DeadLetter;
 use crate::job::summary::JobSummary;
 
@@ -73,7 +74,7 @@ pub struct Part {
     pub error: Option<String>,
 }
 
-/// `GET /api/baler/jobs/<name>`.
+/// `GET /api/baler/jobs/<name>`, or `…?part=<id>` for the plan of that part.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobDetail {
     /// In short.
@@ -100,7 +101,7 @@ pub struct JobDetail {
     pub parts: Vec<Part>,
     /// Stages of the newest of them.
     pub stages: Vec<Stage>,
-    /// The plan which runs, or ran last.
+    /// The plan of the part which was asked for, else that of all waves of the newest attempt, with what they did together.
     pub plan: Option<Plan>,
     /// What this process tried again while the job runs in it.
     pub retries: Vec<Cause>,
@@ -113,7 +114,7 @@ pub struct JobDetail {
 pub struct Work {
     /// Stages of its newest parts.
     pub stages: Vec<Stage>,
-    /// The plan which runs, or ran last.
+    /// The plan of one of them, or of all waves together.
     pub plan: Option<Plan>,
 }
 
@@ -149,7 +150,7 @@ pub struct Stage {
 /// A plan as a graph, with what its nodes did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Whose plan it is: a part, or the job in this process.
+    /// Whose plan it is: a part, so many waves, or the job in this process.
     pub name: String,
     /// Its nodes; the first one is the root, and inputs come after the node which reads them.
     pub nodes: Vec<PlanNode>,
@@ -166,7 +167,7 @@ pub struct PlanNode {
     pub stage: Option<usize>,
     /// The nodes which it reads, by place in [`Plan::nodes`].
     pub inputs: Vec<usize>,
-    /// What it did: finished tasks on a fleet, all up to now in one process.
+    /// What it did: finished tasks on a fleet, of all its waves, and all up to now in one process.
     pub metrics: Vec<Metric>,
 }
 
@@ -179,19 +180,6 @@ pub struct Metric {
     pub value: f64,
     /// `count`, `bytes` or `seconds`.
     pub unit: String,
-}
-
-/// Sums of receipts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Totals {
-    /// Documents stored.
-    pub documents: u64,
-    /// Records in them.
-    pub records: u64,
-    /// Bytes before compression.
-    pub raw_bytes: u64,
-    /// Bytes after it.
-    pub compressed_bytes: u64,
 }
 
 /// What was done in an interval.

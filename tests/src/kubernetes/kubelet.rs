@@ -24,6 +24,7 @@ const MESSAGE_BYTES: usize = 2048;
 pub struct Kubelet {
     is_over: Arc<AtomicBool>,
     ended: Arc<Mutex<Vec<(String, Finished)>>>,
+    doomed: Arc<Mutex<Vec<String>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -43,9 +44,15 @@ pub struct Node {
 impl Kubelet {
     /// Starts it.
     pub fn start(cluster: &Cluster, node: Node) -> Self {
-        let (is_over, ended) = (Arc::new(AtomicBool::new(false)), Arc::default());
-        let mut work =
-            Work { kubectl: cluster.client(), node, scratch: Scratch::new(), running: BTreeMap::new(), ended: Arc::clone(&ended) };
+        let (is_over, ended, doomed) = (Arc::new(AtomicBool::new(false)), Arc::default(), Arc::default());
+        let mut work = Work {
+            kubectl: cluster.client(),
+            node,
+            scratch: Scratch::new(),
+            running: BTreeMap::new(),
+            ended: Arc::clone(&ended),
+            doomed: Arc::clone(&doomed),
+        };
         let stop = Arc::clone(&is_over);
         let thread = std::thread::Builder::new().name("kubelet".to_string()).spawn(move || {
             while !stop.load(Ordering::Relaxed) {
@@ -53,7 +60,21 @@ impl Kubelet {
                 std::thread::sleep(LOOK);
             }
         });
-        Self { is_over, ended, thread: Some(thread.expect("cannot start a thread")) }
+        Self { is_over, ended, doomed, thread: Some(thread.expect("cannot start a thread")) }
+    }
+
+    /// Kills (SIGKILL) the command of the running pod whose name begins like this, as a node does that runs out of memory.
+    pub fn kill(&self, pod: &str) {
+        self.doomed.lock().unwrap_or_else(PoisonError::into_inner).push(pod.to_string());
+    }
+
+    /// Leaves: nothing more is begun, and what runs is killed.
+    pub fn stop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // Its panic is the test's failure already.
+            thread.join().ok();
+        }
     }
 
     /// What the containers which have ended left behind, oldest first, by the names of their pods.
@@ -65,11 +86,7 @@ impl Kubelet {
 
 impl Drop for Kubelet {
     fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // Its panic is the test's failure already.
-            thread.join().ok();
-        }
+        self.stop();
     }
 }
 
@@ -79,6 +96,7 @@ struct Work {
     scratch: Scratch,
     running: BTreeMap<String, Running>,
     ended: Arc<Mutex<Vec<(String, Finished)>>>,
+    doomed: Arc<Mutex<Vec<String>>>,
 }
 
 impl Work {
@@ -91,6 +109,11 @@ impl Work {
                 Some(running) if is_leaving => {
                     self.note(&name, running.terminate());
                     self.remove(&name);
+                }
+                Some(running) if self.is_doomed(&name) => {
+                    let finished = running.kill();
+                    self.report(pod, Some(&finished));
+                    self.note(&name, finished);
                 }
                 Some(mut running) => {
                     if running.is_running() {
@@ -106,6 +129,13 @@ impl Work {
                 None => {}
             }
         }
+    }
+
+    /// Whether this pod is to be killed; each wish kills one.
+    fn is_doomed(&self, pod: &str) -> bool {
+        let mut doomed = self.doomed.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = doomed.iter().position(|start| pod.starts_with(start));
+        place.map(|place| doomed.remove(place)).is_some()
     }
 
     fn get(&self, what: &str, more: &[&str]) -> Vec<Value> {

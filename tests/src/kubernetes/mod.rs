@@ -6,6 +6,7 @@ pub mod kubelet;
 pub mod operator;
 pub mod pod;
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -125,6 +126,7 @@ pub struct Cluster {
     kubectl: Kubectl,
     folder: PathBuf,
     url: String,
+    api_arguments: Vec<OsString>,
     api: Server,
     etcd: Server,
     controllers: Option<Server>,
@@ -184,12 +186,29 @@ impl Cluster {
         ] {
             api.arg(flag).arg(value);
         }
+        let api_arguments = api.get_args().map(OsString::from).collect();
         let (kubectl, api) = (Kubectl { kubeconfig }, Server::start(&format!("{name}-api"), &mut api));
-        let mut cluster = Self { kubectl, folder, url, api, etcd, controllers: None };
-        let kubectl = cluster.kubectl.clone();
-        cluster.api.wait_ready(|| kubectl.run(&["get", "--raw", "/readyz"]).is_ok);
+        let mut cluster = Self { kubectl, folder, url, api_arguments, api, etcd, controllers: None };
+        cluster.wait_ready();
         say(&format!("Kubernetes API server v{VERSION} listens on 127.0.0.1:{port}"));
         cluster
+    }
+
+    fn wait_ready(&mut self) {
+        let kubectl = self.kubectl.clone();
+        self.api.wait_ready(|| kubectl.run(&["get", "--raw", "/readyz"]).is_ok);
+    }
+
+    /// Kills the API server and starts it again, as an upgrade does: all watches end, and what they missed is not remembered.
+    ///
+    /// # Panics
+    /// When it does not come up again.
+    pub fn restart_api(&mut self) {
+        self.api.kill();
+        let mut api = Command::new(binaries().join("kube-apiserver"));
+        api.args(&self.api_arguments);
+        self.api = Server::start(&format!("{}-api", self.folder.file_name().expect("a name").display()), &mut api);
+        self.wait_ready();
     }
 
     /// Starts the controllers of Jobs, Deployments, what belongs to a removed owner, and quotas (without which no pod is admitted).
@@ -225,6 +244,20 @@ impl Cluster {
         let file = self.folder.join(random_name(account));
         fs::write(&file, config(&self.folder, &self.url, token.trim(), "baler")).expect("cannot write a file");
         file
+    }
+
+    /// A folder with the files by which a pod reaches the API as a service account of the namespace, and the variables which a pod has for it.
+    ///
+    /// # Panics
+    /// When there is no such account.
+    pub fn account_files(&self, account: &str) -> (PathBuf, Vec<(&'static str, String)>) {
+        let folder = self.folder.join(random_name(account));
+        fs::create_dir(&folder).expect("cannot make a folder");
+        let token = self.kubectl(&["--namespace=baler", "create", "token", account, "--duration=2h"]).expect_silent();
+        fs::write(folder.join("token"), token.trim()).expect("cannot write a file");
+        fs::copy(self.folder.join("certificates/apiserver.crt"), folder.join("ca.crt")).expect("cannot copy a certificate");
+        let (host, port) = self.url.trim_start_matches("https://").split_once(':').expect("a port");
+        (folder, vec![("KUBERNETES_SERVICE_HOST", host.to_string()), ("KUBERNETES_SERVICE_PORT", port.to_string())])
     }
 
     /// What a script of ours needs to reach this cluster with this `kubectl`.

@@ -10,7 +10,7 @@ use super::Cluster;
 use super::kubelet::{Kubelet, Node};
 use crate::baler::binary;
 use crate::fleet::{Fleet, get};
-use crate::servers::{Scratch, Server, free_port, random_name};
+use crate::servers::{Scratch, Server, free_port, logs_of, random_name};
 use crate::wait_until;
 
 /// One operator process.
@@ -27,6 +27,14 @@ impl Operator {
     pub fn wait_up(&mut self) {
         let port = self.metrics_port;
         self.server.wait_ready(|| get(port, "/healthz").is_some());
+    }
+
+    /// The same when it acts.
+    #[must_use]
+    pub fn leading(mut self) -> Self {
+        self.wait_up();
+        wait_until("the operator acts", || self.is_leader());
+        self
     }
 
     /// Whether it acts, as it says itself.
@@ -57,7 +65,17 @@ pub struct Scene {
 
 impl Scene {
     /// Sets it up; `files` are put into the folder `input`.
-    pub fn new(mut cluster: Cluster, overlay: &Path, files: &[(String, Vec<u8>)]) -> Self {
+    pub fn new(cluster: Cluster, overlay: &Path, files: &[(String, Vec<u8>)]) -> Self {
+        Self::with_node(cluster, overlay, files, |_node, _fleet, _scratch| {})
+    }
+
+    /// The same with a node of the test's own choice.
+    pub fn with_node(
+        mut cluster: Cluster,
+        overlay: &Path,
+        files: &[(String, Vec<u8>)],
+        choose: impl FnOnce(&mut Node, &Fleet, &Scratch),
+    ) -> Self {
         let scratch = Scratch::new();
         cluster.apply(overlay);
         let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd/balerjobs.baler.dev", "crd/balerstreams.baler.dev"];
@@ -72,13 +90,14 @@ impl Scene {
         let fleet = Fleet::start(0, &[]);
         let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sql").canonicalize().expect("a folder").display().to_string();
         let here = scratch.join("").display().to_string();
-        let node = Node {
+        let mut node = Node {
             selector: "app.kubernetes.io/managed-by=baler-operator".to_string(),
             // The test's own folder is the same within a pod.
             files: vec![("/usr/share/baler/sql", sql), ("/etc/baler/ca", scratch.join("ca").display().to_string())],
             same: vec![here],
             values: Vec::new(),
         };
+        choose(&mut node, &fleet, &scratch);
         let kubelet = Kubelet::start(&cluster, node);
         let account = cluster.kubeconfig_of("baler-operator");
         Self { cluster, fleet, scratch, kubelet, account }
@@ -86,10 +105,15 @@ impl Scene {
 
     /// Starts an operator and does not wait for it.
     pub fn operator(&self) -> Operator {
+        self.operator_with("--lease=10s")
+    }
+
+    /// The same with another lease.
+    pub fn operator_with(&self, lease: &str) -> Operator {
         let metrics_port = free_port();
         let state = format!("--state={}", self.state().display());
         let mut command = Command::new(binary());
-        command.args(["operator", "--poll=500ms", "--lease=10s", &state, &format!("--scheduler={}", self.fleet.url())]);
+        command.args(["operator", "--poll=500ms", lease, &state, &format!("--scheduler={}", self.fleet.url())]);
         command.arg(format!("--metrics-port={metrics_port}"));
         command.env_clear().env("KUBECONFIG", &self.account).env("BALER_LOG", "info,kube=info");
         let server = Server::start(&random_name("operator"), &mut command);
@@ -98,10 +122,7 @@ impl Scene {
 
     /// Starts an operator which acts.
     pub fn leading_operator(&self) -> Operator {
-        let mut operator = self.operator();
-        operator.wait_up();
-        wait_until("the operator acts", || operator.is_leader());
-        operator
+        self.operator().leading()
     }
 
     /// The folder with the state of all jobs.
@@ -150,7 +171,13 @@ impl Scene {
         let wanted = format!("--for=jsonpath={{.status.phase}}={phase}");
         let answer = self.cluster.kubectl(&["--namespace=baler", "wait", &wanted, "--timeout=150s", resource]);
         let found = self.get(resource);
-        assert!(answer.is_ok, "{resource} is not {phase}: {found:#?}\n{}\n{:?}", answer.errors, self.kubelet.ended());
+        assert!(
+            answer.is_ok,
+            "{resource} is not {phase}: {found:#?}\n{}\n{:?}\n{}",
+            answer.errors,
+            self.kubelet.ended(),
+            logs_of("operator-")
+        );
         found.map_or(Value::Null, |found| found["status"].clone())
     }
 

@@ -35,6 +35,12 @@ async function look(number) {
   setTimeout(() => look(number), LOOK_EVERY);
 }
 
+/** Looks at once, and from then on as always. */
+function lookNow() {
+  looks += 1;
+  return look(looks);
+}
+
 function tell(text, isLost) {
   if (pulse.textContent !== text) pulse.textContent = text;
   pulse.classList.toggle("lost", isLost);
@@ -61,17 +67,14 @@ function open() {
   const name = location.hash.match(/^#\/job\/(.+)$/)?.[1];
   const isSkip = location.hash === "#main";
   if (isSkip && view) return main.focus();
-  view = name ? job(main, decodeURIComponent(name), ask) : overview(main);
+  view = name ? job(main, decodeURIComponent(name), ask, lookNow) : overview(main);
   document.title = name ? `${decodeURIComponent(name)} · Baler` : "Baler";
   window.scrollTo(0, 0);
-  looks += 1;
-  return look(looks);
+  return lookNow();
 }
 
 addEventListener("hashchange", open);
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) return;
-  looks += 1;
-  look(looks);
+  if (!document.hidden) lookNow();
 });
 open();

@@ -25,18 +25,83 @@ export function fill(element, ...children) {
   if (key) element.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
 }
 
+const told = new WeakMap();
+
+/** Puts children into an element, if `shown`, from which they are built, is something else than the last time. */
+export function refill(element, shown, build) {
+  const now = JSON.stringify(shown);
+  if (told.get(element) === now) return;
+  told.set(element, now);
+  fill(element, build(shown));
+}
+
+const headOf = (columns) => h("thead", {}, h("tr", {}, columns.map(([title, kind]) => h("th", { scope: "col", class: kind }, title))));
+const rowOf = (columns, row) => h("tr", {}, columns.map(([, kind, show]) => h("td", { class: kind }, show(row) ?? "–")));
+const around = (label, table) => h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, table);
+
 /** A table. A column: its head, its class, and what a row shows in it. */
 export function table(label, columns, rows, empty) {
   if (rows.length === 0) return h("p", { class: "empty" }, empty);
-  const head = columns.map(([title, kind]) => h("th", { scope: "col", class: kind }, title));
-  const body = rows.map((row) => h("tr", {}, columns.map(([, kind, show]) => h("td", { class: kind }, show(row) ?? "–"))));
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
-    h("table", { "aria-label": label }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)));
+  return around(label, h("table", { "aria-label": label }, headOf(columns), h("tbody", {}, rows.map((row) => rowOf(columns, row)))));
 }
 
-/** A list of figures: `[name, value, unit]`. */
-export const stats = (entries) =>
-  entries.map(([name, value, unit]) => h("div", {}, h("dt", {}, name), h("dd", {}, value, h("small", {}, unit || "\u00a0"))));
+/** A table which stays: of its rows only those are built which are new or show something else. `key` tells them apart; `rows` are plain data. */
+export function liveTable(label, columns, key, empty) {
+  const body = h("tbody");
+  const nothing = h("p", { class: "empty" }, empty);
+  const whole = around(label, h("table", { "aria-label": label }, headOf(columns), body));
+  const known = new Map();
+
+  /** The row's element, built anew if it has to be. */
+  function built(row) {
+    const [id, now] = [key(row), JSON.stringify(row)];
+    const before = known.get(id);
+    if (before?.now === now) return before.element;
+    const element = rowOf(columns, row);
+    known.set(id, { now, element });
+    if (before) {
+      const focused = before.element.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+      before.element.replaceWith(element);
+      if (focused) element.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    }
+    return element;
+  }
+
+  return {
+    element: h("div", {}, nothing, whole),
+    show(rows) {
+      nothing.hidden = rows.length > 0;
+      whole.hidden = rows.length === 0;
+      const here = new Set(rows.map(key));
+      for (const [id, { element }] of known) {
+        if (here.has(id)) continue;
+        element.remove();
+        known.delete(id);
+      }
+      let next = body.firstElementChild;
+      for (const row of rows) {
+        const isNext = next != null && known.get(key(row))?.element === next;
+        const after = isNext ? next.nextElementSibling : next;
+        const element = built(row);
+        if (!isNext) body.insertBefore(element, next);
+        next = after;
+      }
+    },
+  };
+}
+
+const statOf = ([name, value, unit]) => h("div", {}, h("dt", {}, name), h("dd", {}, value, h("small", {}, unit || "\u00a0")));
+
+/** Writes a list of figures, `[name, value, unit]`; what says the same is not touched. */
+export function showStats(list, entries) {
+  const isSame = list.childElementCount === entries.length && entries.every(([name], at) => list.children[at].firstChild.textContent === name);
+  if (!isSame) return fill(list, entries.map(statOf));
+  entries.forEach(([, value, unit], at) => {
+    const [text, small] = list.children[at].lastChild.childNodes;
+    if (text.data !== value) text.data = value;
+    write(small, unit || "\u00a0");
+  });
+}
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 

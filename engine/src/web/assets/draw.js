@@ -2,28 +2,76 @@
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** Draws one cell a split: `.` waiting, `r` running, `d` done, `x` dead letters. One path a colour, so 16,000 cells cost four fills. */
-export function drawSplits(canvas, splits) {
-  const width = canvas.clientWidth || 600;
-  const cell = Math.max(3, Math.min(22, Math.floor(Math.sqrt((width * 200) / Math.max(splits.length, 1)))));
-  const gap = cell > 6 ? 2 : cell > 4 ? 1 : 0.5;
-  const columns = Math.max(1, Math.floor(width / cell));
-  const height = Math.ceil(splits.length / columns) * cell;
-  const scale = window.devicePixelRatio || 1;
-  canvas.width = Math.round(width * scale);
-  canvas.height = Math.round(height * scale);
-  canvas.style.height = `${height}px`;
-  const context = canvas.getContext("2d");
-  context.scale(scale, scale);
-  for (const [letter, name] of [[".", "--wait"], ["r", "--accent-soft"], ["d", "--accent"], ["x", "--bad"]]) {
-    context.fillStyle = color(name);
-    context.beginPath();
-    for (let index = 0; index < splits.length; index += 1) {
-      if (splits[index] !== letter) continue;
-      context.rect((index % columns) * cell, Math.floor(index / columns) * cell, cell - gap, cell - gap);
-    }
-    context.fill();
+const COLORS = { ".": "--wait", r: "--accent-soft", d: "--accent", x: "--bad" };
+
+/** The picture of the manifest, one cell a split: `.` waiting, `r` running, `d` done, `x` dead letters. A look draws the cells which have changed. */
+export function splitPicture(canvas) {
+  // What is on the canvas; null when all of it has to be drawn.
+  let drawn = null;
+  let wanted = "";
+  let width = 0;
+  let isDue = false;
+
+  function layOut() {
+    const cell = Math.max(3, Math.min(22, Math.floor(Math.sqrt((width * 200) / Math.max(wanted.length, 1)))));
+    const columns = Math.max(1, Math.floor(width / cell));
+    const height = Math.ceil(wanted.length / columns) * cell;
+    const scale = window.devicePixelRatio || 1;
+    canvas.width = Math.round(width * scale);
+    canvas.height = Math.round(height * scale);
+    canvas.style.height = `${height}px`;
+    const context = canvas.getContext("2d");
+    context.scale(scale, scale);
+    const colors = Object.fromEntries(Object.entries(COLORS).map(([letter, name]) => [letter, color(name)]));
+    drawn = { splits: "", context, cell, columns, colors, size: cell - (cell > 6 ? 2 : cell > 4 ? 1 : 0.5) };
   }
+
+  function draw() {
+    isDue = false;
+    if (drawn === null || drawn.splits.length !== wanted.length) layOut();
+    const { splits, context, cell, columns, colors, size } = drawn;
+    for (const letter of Object.keys(COLORS)) {
+      context.fillStyle = colors[letter];
+      for (let index = 0; index < wanted.length; index += 1) {
+        if (wanted[index] !== letter || splits[index] === letter) continue;
+        const [x, y] = [(index % columns) * cell, Math.floor(index / columns) * cell];
+        // An edge within a pixel would mix with what was there before.
+        if (splits) context.clearRect(x, y, size, size);
+        context.fillRect(x, y, size, size);
+      }
+    }
+    drawn.splits = wanted;
+  }
+
+  const later = () => {
+    if (isDue || width === 0) return;
+    isDue = true;
+    requestAnimationFrame(draw);
+  };
+  const all = () => {
+    drawn = null;
+    later();
+  };
+  // The width is told by the browser, which has laid out the page by then; asking for it would make it do so.
+  const resized = new ResizeObserver(([{ contentRect }]) => {
+    if (contentRect.width === width) return;
+    width = contentRect.width;
+    all();
+  });
+  resized.observe(canvas);
+  const scheme = matchMedia("(prefers-color-scheme: dark)");
+  scheme.addEventListener("change", all);
+  return {
+    show(splits) {
+      if (splits === wanted) return;
+      wanted = splits;
+      later();
+    },
+    leave() {
+      resized.disconnect();
+      scheme.removeEventListener("change", all);
+    },
+  };
 }
 
 const SVG = "http://www.w3.org/2000/svg";

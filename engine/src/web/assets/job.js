@@ -1,6 +1,6 @@
 // One job or query.
-import { bytes, clock, count, fill, h, moment, ratio, span, state, stateOf, stats, table } from "./dom.js";
-import { chart, drawSplits, roundUp, roundUpBytes } from "./draw.js";
+import { bytes, clock, count, h, liveTable, moment, ratio, refill, showStats, span, state, stateOf, table, write } from "./dom.js";
+import { chart, roundUp, roundUpBytes, splitPicture } from "./draw.js";
 import { planOf } from "./plan.js";
 
 const LETTERS = [["d", "d", "done"], ["r", "r", "in a running task"], [".", "w", "waiting"], ["x", "x", "with dead letters"]];
@@ -26,7 +26,12 @@ function rate(series) {
   return seconds > 0 ? newest.reduce((sum, point) => sum + point.done.raw_bytes, 0) / seconds : 0;
 }
 
-export function job(main, name, ask) {
+/** Processes which are listed; of a large fleet those which read most. */
+const WRITERS = 40;
+/** What tells two stages apart. */
+const stageKey = ({ part, stage }) => `${part} ${stage}`;
+
+export function job(main, name, ask, lookNow) {
   const title = h("div", { class: "row" });
   const cancel = h("button", { type: "button", class: "danger", id: "cancel", hidden: true, onclick: () => ask(name) }, "Cancel …");
   const figures = h("dl", { class: "stats" });
@@ -45,12 +50,34 @@ export function job(main, name, ask) {
   main.replaceChildren(
     h("div", {}, h("p", { class: "crumb" }, h("a", { href: "#/" }, "Overview")), h("div", { class: "row apart" }, title, cancel)),
     figures, cards.splits, cards.charts, cards.batches, cards.lag, cards.stages, cards.plan, pair, cards.letters, cards.statement);
-  let splits = "";
-  const redraw = () => requestAnimationFrame(() => drawSplits(canvas, splits));
-  const resized = new ResizeObserver(redraw);
-  resized.observe(cards.splits);
-  const scheme = matchMedia("(prefers-color-scheme: dark)");
-  scheme.addEventListener("change", redraw);
+  const picture = splitPicture(canvas);
+  const writers = liveTable("Who wrote it", [
+    ["Process", "name", (writer) => writer.name],
+    ["", "", (writer) => h("progress", { max: writer.most, value: writer.raw_bytes, "aria-label": `share of ${writer.name}` })],
+    ["Read", "number", (writer) => bytes(writer.raw_bytes)],
+    ["Splits", "number", (writer) => count(writer.splits)],
+  ], (writer) => writer.name, "");
+  const others = h("p", { class: "quiet", hidden: true });
+  body.writers.append(writers.element, others);
+  const skew = (stage) => (stage.done > 1 && stage.median_seconds > 0 ? `${(stage.longest_seconds / stage.median_seconds).toFixed(1)} ×` : "–");
+  const stages = liveTable("Stages on the fleet", [
+    ["Wave", "name", (stage) => stage.part],
+    ["Stage", "number", (stage) => count(stage.stage)],
+    ["State", "", (stage) => state(STATES[stage.status] ?? ["idle", "Waiting"])],
+    ["Tasks", "number", (stage) => `${count(stage.done)} done, ${count(stage.running)} running`],
+    ["Tried again", "number", (stage) => count(stage.failed + stage.attempt - 1)],
+    ["Median", "number", (stage) => span(stage.median_seconds)],
+    ["Longest", "number", (stage) => span(stage.longest_seconds)],
+    ["Skew", "number", skew],
+    ["Slowest on", "", (stage) => stage.slowest_executor],
+  ], stageKey, "");
+  const failedStages = h("div");
+  body.stages.append(stages.element, failedStages);
+  // Which wave's plan is shown; all of them together without a choice.
+  const waves = h("select", { onchange: lookNow });
+  const chooser = h("label", { class: "row quiet", hidden: true }, "Plan of", waves);
+  const drawing = h("div");
+  body.plan.append(chooser, drawing);
 
   function showBatch(data) {
     const { summary, totals } = data;
@@ -60,7 +87,7 @@ export function job(main, name, ask) {
     const left = summary.splits > 0 ? 1 - summary.splits_done / summary.splits : 0;
     const perSplit = totals.raw_bytes / Math.max(1, letters.d + letters.x);
     const whole = data.series.reduce((sum, point) => sum + point.seconds, 0);
-    fill(figures, stats([
+    showStats(figures, [
       ["Progress", `${Math.floor((summary.splits_done / Math.max(1, summary.splits)) * 100)} %`, `${count(summary.splits_done)} of ${count(summary.splits)} splits`],
       ["Read", bytes(totals.raw_bytes), `of ${bytes(summary.source_bytes)}`],
       ["Stored", bytes(totals.compressed_bytes), `ratio ${ratio(totals.raw_bytes, totals.compressed_bytes)}`],
@@ -68,35 +95,35 @@ export function job(main, name, ask) {
       data.is_running ? ["Speed", `${bytes(speed)}/s`, ""] : ["Took", span(whole), whole > 0 ? `${bytes(totals.raw_bytes / whole)}/s` : ""],
       data.is_running && speed > 0 ? ["Time left", span((left * summary.splits * perSplit) / speed), ""] : ["Attempts", count(summary.attempts), ""],
       ...triedAgain(data.retries),
-    ]));
-    if (splits !== data.splits) {
-      splits = data.splits;
-      redraw();
-    }
-    canvas.setAttribute("aria-label", LETTERS.map(([letter, , word]) => `${letters[letter]} ${word}`).join(", "));
-    fill(legend, LETTERS.map(([letter, kind, word]) => h("li", { class: kind }, `${count(letters[letter])} ${word}`)));
-    const points = data.series.map((point) => [point.at, point.done.raw_bytes / point.seconds]);
-    const ratios = data.series.map(({ done }) => (done.compressed_bytes > 0 ? done.raw_bytes / done.compressed_bytes : 0));
-    fill(body.charts, points.length ? plot("bytes a second over time; dashed, the ratio", points, (value) => `${bytes(value)}/s`, roundUpBytes, { second: ratios, bars: points.length < 3 }) : h("p", { class: "empty" }, "Nothing is written yet."));
+    ]);
+    picture.show(data.splits);
+    const label = LETTERS.map(([letter, , word]) => `${letters[letter]} ${word}`).join(", ");
+    if (canvas.getAttribute("aria-label") !== label) canvas.setAttribute("aria-label", label);
+    refill(legend, letters, () => LETTERS.map(([letter, kind, word]) => h("li", { class: kind }, `${count(letters[letter])} ${word}`)));
+    refill(body.charts, data.series, speedOf);
     cards.slow.hidden = data.slowest.length === 0;
-    fill(body.slow, table("Slowest splits", [
+    refill(body.slow, data.slowest, (slowest) => table("Slowest splits", [
       ["Object", "long", (split) => split.object.split("/").at(-1)],
       ["From", "number", (split) => bytes(split.start)],
       ["Took", "number", (split) => span(split.seconds)],
-    ], data.slowest, ""));
-    const most = Math.max(1, ...data.writers.map((writer) => writer.raw_bytes));
+    ], slowest, ""));
     cards.writers.hidden = data.writers.length === 0;
-    fill(body.writers, table("Who wrote it", [
-      ["Process", "name", (writer) => writer.name],
-      ["", "", (writer) => h("progress", { max: most, value: writer.raw_bytes, "aria-label": `share of ${writer.name}` })],
-      ["Read", "number", (writer) => bytes(writer.raw_bytes)],
-      ["Splits", "number", (writer) => count(writer.splits)],
-    ], data.writers, ""));
+    const most = Math.max(1, data.writers[0]?.raw_bytes ?? 0);
+    writers.show(data.writers.slice(0, WRITERS).map((writer) => ({ ...writer, most })));
+    others.hidden = data.writers.length <= WRITERS;
+    write(others, `The ${WRITERS} of ${count(data.writers.length)} which read most.`);
+  }
+
+  function speedOf(series) {
+    if (series.length === 0) return h("p", { class: "empty" }, "Nothing is written yet.");
+    const points = series.map((point) => [point.at, point.done.raw_bytes / point.seconds]);
+    const ratios = series.map(({ done }) => (done.compressed_bytes > 0 ? done.raw_bytes / done.compressed_bytes : 0));
+    return plot("bytes a second over time; dashed, the ratio", points, (value) => `${bytes(value)}/s`, roundUpBytes, { second: ratios, bars: points.length < 3 });
   }
 
   function showQuery(data) {
     const { query } = data.summary;
-    fill(figures, stats([
+    showStats(figures, [
       ["Lag", count(query.lag_records), "records"],
       ["Behind", span(query.lag_seconds), query.topic],
       ["Expires in", query.expiry_minutes == null ? "–" : span(query.expiry_minutes * 60), ""],
@@ -104,60 +131,58 @@ export function job(main, name, ask) {
       ["Last commit", query.last_commit ? `${span((Date.now() - Date.parse(query.last_commit.committed)) / 1000)} ago` : "–", query.last_commit ? `${count(query.last_commit.records)} records` : ""],
       ["Drivers", count(data.summary.attempts), ""],
       ...triedAgain(data.retries),
-    ]));
+    ]);
     const took = (batch) => (new Date(batch.committed) - new Date(batch.planned)) / 1000;
     const done = data.batches.filter((batch) => batch.committed);
-    fill(body.charts, plot("seconds of each micro-batch", done.map((batch) => [batch.planned, took(batch)]), span, roundUp, { bars: true }));
+    refill(body.charts, done, () => plot("seconds of each micro-batch", done.map((batch) => [batch.planned, took(batch)]), span, roundUp, { bars: true }));
     cards.charts.querySelector("h2").textContent = "Time of micro-batches";
-    fill(body.batches, table("Micro-batches", [
+    refill(body.batches, data.batches.slice(-12).reverse(), (batches) => table("Micro-batches", [
       ["Batch", "steps", (batch) => count(batch.batch)],
       ["Planned", "number", (batch) => `${moment(batch.planned).split(",")[0]}, ${clock(batch.planned)}`],
       ["Took", "number", (batch) => (batch.committed ? span(took(batch)) : "under way")],
       ["Records", "number", (batch) => count(batch.records)],
       ["Documents", "number", (batch) => count(batch.documents)],
-    ], data.batches.slice(-12).reverse(), "None yet."));
-    fill(body.lag, table("Lag by partition", [
+    ], batches, "None yet."));
+    refill(body.lag, query.lag?.partitions ?? [], (partitions) => table("Lag by partition", [
       ["Partition", "steps", (partition) => count(partition.partition)],
       ["Next offset", "number", (partition) => count(partition.next_offset)],
       ["Records waiting", "number", (partition) => count(partition.records)],
       ["Oldest", "number", (partition) => (partition.oldest ? moment(partition.oldest) : "–")],
-    ], query.lag?.partitions ?? [], "The brokers cannot be reached from here."));
+    ], partitions, "The brokers cannot be reached from here."));
   }
 
-  function showStages(stages) {
-    cards.stages.hidden = stages.length === 0;
-    const skew = (stage) => (stage.done > 1 && stage.median_seconds > 0 ? `${(stage.longest_seconds / stage.median_seconds).toFixed(1)} ×` : "–");
-    fill(body.stages, table("Stages on the fleet", [
-      ["Wave", "name", (stage) => stage.part],
-      ["Stage", "number", (stage) => count(stage.stage)],
-      ["State", "", (stage) => state(STATES[stage.status] ?? ["idle", "Waiting"])],
-      ["Tasks", "number", (stage) => `${count(stage.done)} done, ${count(stage.running)} running`],
-      ["Tried again", "number", (stage) => count(stage.failed + stage.attempt - 1)],
-      ["Median", "number", (stage) => span(stage.median_seconds)],
-      ["Longest", "number", (stage) => span(stage.longest_seconds)],
-      ["Skew", "number", skew],
-      ["Slowest on", "", (stage) => stage.slowest_executor],
-    ], stages, ""), stages.filter((stage) => stage.error).map((stage) => h("p", { class: "error" }, `${stage.part}, stage ${stage.stage}: ${stage.error}`)));
+  function showStages(all) {
+    cards.stages.hidden = all.length === 0;
+    stages.show(all);
+    const failed = all.filter((stage) => stage.error);
+    refill(failedStages, failed, () => failed.map((stage) => h("p", { class: "error" }, `${stage.part}, stage ${stage.stage}: ${stage.error}`)));
   }
 
-  let shownPlan = "";
+  function showWaves(parts) {
+    chooser.hidden = parts.length < 2;
+    const chosen = waves.value;
+    refill(waves, parts.map(({ id, name: wave }) => [id, wave]), (named) => [h("option", { value: "" }, "all waves"), ...named.map(([id, wave]) => h("option", { value: id }, wave))]);
+    // One that the scheduler has forgotten is chosen no more.
+    waves.value = parts.some(({ id }) => id === chosen) ? chosen : "";
+  }
+
   function showPlan(plan) {
     cards.plan.hidden = !plan;
-    const now = JSON.stringify(plan);
-    if (!plan || now === shownPlan) return;
-    shownPlan = now;
-    const isOpen = body.plan.querySelector("details")?.open;
-    const left = body.plan.querySelector(".scroll")?.scrollLeft ?? 0;
-    fill(body.plan, h("p", { class: "quiet" }, plan.name === name ? "In this process" : plan.name), planOf(plan));
-    body.plan.querySelector("details").open = Boolean(isOpen);
-    body.plan.querySelector(".scroll").scrollLeft = left;
+    if (!plan) return;
+    const isOpen = drawing.querySelector("details")?.open;
+    const left = drawing.querySelector(".scroll")?.scrollLeft ?? 0;
+    refill(drawing, plan, () => [h("p", { class: "quiet" }, plan.name === name ? "In this process" : plan.name), planOf(plan)].flat());
+    drawing.querySelector("details").open = Boolean(isOpen);
+    if (left > 0) drawing.querySelector(".scroll").scrollLeft = left;
   }
 
   return {
-    path: `jobs/${encodeURIComponent(name)}`,
+    get path() {
+      return `jobs/${encodeURIComponent(name)}${waves.value ? `?part=${encodeURIComponent(waves.value)}` : ""}`;
+    },
     show(data) {
       const isQuery = Boolean(data.summary.query);
-      fill(title, h("h1", {}, name), state(stateOf(data.summary, data.is_running)));
+      refill(title, stateOf(data.summary, data.is_running), (now) => [h("h1", {}, name), state(now)]);
       cancel.hidden = !data.is_running;
       for (const key of ["splits", "slow", "writers"]) cards[key].hidden = isQuery;
       pair.hidden = isQuery || data.writers.length === 0;
@@ -165,19 +190,19 @@ export function job(main, name, ask) {
       if (isQuery) showQuery(data);
       else showBatch(data);
       cards.letters.hidden = data.dead_letters.length === 0;
-      fill(body.letters, table("Dead letters", [
+      refill(body.letters, data.dead_letters, (letters) => table("Dead letters", [
         ["Object", "long", (letter) => letter.object],
         ["Document", "long", (letter) => letter.id ?? "–"],
         ["Reason", "long", (letter) => letter.reason],
-      ], data.dead_letters, ""));
-      target.textContent = `→ ${data.target}`;
-      if (statement.textContent !== data.statement) statement.textContent = data.statement;
+      ], letters, ""));
+      write(target, `→ ${data.target}`);
+      write(statement, data.statement);
       showStages(data.stages);
+      showWaves(data.parts);
       showPlan(data.plan);
     },
     leave() {
-      resized.disconnect();
-      scheme.removeEventListener("change", redraw);
+      picture.leave();
     },
   };
 }
