@@ -74,7 +74,8 @@ impl MetricsArgs {
             return Err(Error::config("--dashboard shows what this process does; on a fleet open the scheduler's address in a browser"));
         }
         let board = Arc::new(Board::new(context.runtime_env(), &job.state, Arc::new(workers))?);
-        let served = MetricsServer::start(self.address(port)?, &Trust::open(), |scrapes| {
+        let open = Trust::open();
+        let served = MetricsServer::start(self.address(port)?, &open, |scrapes| {
             routes(published.clone(), scrapes, || true, "").merge(web::routes(board, &[]))
         });
         let served = served.await?;

@@ -38,7 +38,11 @@ impl TlsArgs {
             _ => return Err(Error::config("--tls-cert and --tls-key belong together: give both")),
         };
         let Some(ca) = self.tls_ca.clone() else {
-            return if identity.is_none() { Ok(parts) } else { Err(Error::config("--tls-cert needs --tls-ca, the authority of the others")) };
+            return if identity.is_none() {
+                Ok(parts)
+            } else {
+                Err(Error::config("--tls-cert needs --tls-ca, the authority of the others"))
+            };
         };
         let tls = Tls::new(TlsFiles { ca, identity, fleet_name: self.tls_fleet_name.clone() });
         Ok(parts.with_tls(Arc::new(tls)))

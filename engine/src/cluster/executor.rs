@@ -87,10 +87,8 @@ pub async fn serve(mut config: ExecutorProcessConfig, parts: SessionParts, optio
         text.gauge("baler_executor_running_tasks", "Tasks which this executor runs now.", &[], running_tasks() as f64);
     }));
     let not_ready = "the scheduler has not answered the last heartbeat";
-    let _served = MetricsServer::start(options.health, &trust, |scrapes| {
-        routes(published, scrapes, move || health.is_ready(), not_ready)
-    })
-    .await?;
+    let _served =
+        MetricsServer::start(options.health, &trust, |scrapes| routes(published, scrapes, move || health.is_ready(), not_ready)).await?;
     if run(Arc::new(config), &options).await? { Ok(()) } else { start_anew() }
 }
 

@@ -41,16 +41,21 @@ pub fn space(folder: &Path) -> Option<(u64, u64)> {
     Some((disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize))
 }
 
-/// Shows `baler_certificate_expires_seconds{file}`, a Unix time: of each file of certificates which this process is told to trust, the first
-/// end. Read at each scrape, because a mounted file may be replaced.
+/// Shows `baler_certificate_expires_seconds{file}`, a Unix time: of each file of certificates which this process is told of by a variable, the
+/// first end. Read at each scrape, because a mounted file may be replaced.
 pub fn publish_certificates(published: &Published) {
-    let files: Vec<(&'static str, PathBuf)> = std::env::var_os(AUTHORITY).map(|file| (AUTHORITY, file.into())).into_iter().collect();
+    let named = |variable: &'static str| std::env::var_os(variable).map(|file| (variable, PathBuf::from(file)));
+    let files: Vec<_> = [AUTHORITY, "BALER_TLS_CA", "BALER_TLS_CERT"].into_iter().filter_map(named).collect();
     published.add(Box::new(move |text| {
+        let mut is_first = true;
         for (variable, file) in &files {
             match first_end(file) {
                 Ok(end) => {
-                    let help = "When the first certificate of a file ends, in seconds since 1970.";
-                    text.gauge("baler_certificate_expires_seconds", help, &[("file", variable)], end as f64);
+                    if std::mem::take(&mut is_first) {
+                        let help = "When the first certificate of a file ends, in seconds since 1970.";
+                        text.family("baler_certificate_expires_seconds", Kind::Gauge, help);
+                    }
+                    text.sample("baler_certificate_expires_seconds", &[("file", variable)], end as f64);
                 }
                 Err(error) => tracing::debug!(%error, "the end of a certificate is not known"),
             }

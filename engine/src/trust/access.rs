@@ -181,7 +181,10 @@ impl Entries {
             }
             entries.add(&words).map_err(|why| {
                 // Never the line itself: it may hold what somebody took for a hash.
-                Error::config(format!("{file}, line {}: {why}; write `<role> <name> sha256:<hash of a token>` or `… dns:<name>`", number + 1))
+                Error::config(format!(
+                    "{file}, line {}: {why}; write `<role> <name> sha256:<hash of a token>` or `… dns:<name>`",
+                    number + 1
+                ))
             })?;
         }
         Ok(entries)

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::access::{Access, Caller, Role, Shown};
 use super::listen::Peer;
+use crate::error::{Error, ErrorKind};
 
 const SCHEDULER: &str = "/ballista.protobuf.SchedulerGrpc/";
 const FLIGHT: &str = "/arrow.flight.protocol.FlightService/";
@@ -73,7 +74,7 @@ async fn check(State(access): State<Arc<Access>>, mut request: Request, next: Ne
         Ok(caller) => caller,
         Err(why) => {
             tracing::info!(target: "baler::audit", peer = address(peer.as_ref()), path, why, "refused");
-            return refuse(is_grpc, StatusCode::UNAUTHORIZED, why);
+            return refuse(&path, is_grpc, StatusCode::UNAUTHORIZED, why);
         }
     };
     if let Some(caller) = &caller
@@ -81,7 +82,7 @@ async fn check(State(access): State<Arc<Access>>, mut request: Request, next: Ne
     {
         let why = format!("`{}` has the role {}, and this takes the role {needed}", caller.name, caller.role);
         tracing::info!(target: "baler::audit", peer = address(peer.as_ref()), path, why, "refused");
-        return refuse(is_grpc, StatusCode::FORBIDDEN, &why);
+        return refuse(&path, is_grpc, StatusCode::FORBIDDEN, &why);
     }
     let action = action(&path);
     if needed >= Role::Submit && !action.is_empty() {
@@ -147,10 +148,16 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-fn refuse(is_grpc: bool, status: StatusCode, why: &str) -> Response {
+fn refuse(path: &str, is_grpc: bool, status: StatusCode, why: &str) -> Response {
     if !is_grpc {
         return (status, format!("{why}\n")).into_response();
     }
+    let why = if path.starts_with(SCHEDULER) {
+        // Read by a client of ours, who shows one line of it.
+        format!("{:?}", Error::new(ErrorKind::Unreachable, format!("the scheduler refuses: {why}")))
+    } else {
+        why.to_string()
+    };
     match status {
         StatusCode::UNAUTHORIZED => tonic::Status::unauthenticated(why).into_http(),
         _ => tonic::Status::permission_denied(why).into_http(),

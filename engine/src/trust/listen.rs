@@ -9,6 +9,7 @@ use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use futures::Stream;
 use rustls_pki_types::CertificateDer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -21,6 +22,9 @@ const HANDSHAKES_MAX: usize = 512;
 
 /// A handshake that takes longer is given up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a refused client may take to read why.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Pause after the operating system has refused a connection, for lack of descriptors mostly.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
@@ -74,11 +78,13 @@ impl TlsListener {
             Clients::Certified => side.demands,
         };
         self.handshakes.spawn(async move {
-            let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await {
+            let handshake = TlsAcceptor::from(config).accept(stream).into_fallible();
+            let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
                 Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => {
-                    // Whoever it was has got the reason too. The scheduler looks whether an executor's port is there, without TLS.
+                Ok(Err((error, stream))) => {
+                    // At this level, because the scheduler looks in plain whether the port of an executor is there.
                     tracing::debug!(%address, %error, "a TLS handshake failed");
+                    drop(tokio::time::timeout(FAREWELL, say_goodbye(stream)).await);
                     return None;
                 }
                 Err(_elapsed) => {
@@ -86,10 +92,20 @@ impl TlsListener {
                     return None;
                 }
             };
-            let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|first| first.clone().into_owned());
+            let certificate =
+                stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|first| first.clone().into_owned());
             Some((stream, Peer { address, certificate }))
         });
     }
+}
+
+/// Ends a connection in a way that what was sent last arrives: if what the client has sent meanwhile were left unread, the operating system would
+/// reset the connection, and the client might see that in place of the reason.
+async fn say_goodbye(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut rest = [0; 1024];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
 }
 
 impl Listener for TlsListener {

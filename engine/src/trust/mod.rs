@@ -47,7 +47,9 @@ impl Trust {
     pub fn of_server(tls: Option<Arc<Tls>>, access: Option<&std::path::Path>, host: &str, insecure: bool) -> Result<Self> {
         let Some(tls) = tls else {
             if access.is_some() {
-                return Err(Error::config("--access needs TLS, or tokens could be read on their way: give --tls-cert, --tls-key and --tls-ca"));
+                return Err(Error::config(
+                    "--access needs TLS, or tokens could be read on their way: give --tls-cert, --tls-key and --tls-ca",
+                ));
             }
             if !insecure && !is_loopback(host) {
                 return Err(Error::config(format!(

@@ -61,6 +61,12 @@ pub struct ServerSides {
     pub(super) demands: Arc<ServerConfig>,
 }
 
+impl fmt::Debug for ServerSides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerSides").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loaded").finish_non_exhaustive()

@@ -253,9 +253,8 @@ fn executors_known_by_their_address_are_believed_by_the_name_of_the_fleet() {
     let member = authority.issue_for_names("member", &["fleet.test", "localhost"], 30);
     let name = ("BALER_TLS_FLEET_NAME".to_string(), "fleet.test".to_string());
     let fleet = Fleet::start_secure_at("localhost", 2, &member, std::slice::from_ref(&name));
-    let as_member = |variables: Vec<(String, String)>| {
-        Baler::new(["sql", "--scheduler", &fleet.url(), "-c", "SELECT 1"]).envs(&variables).run()
-    };
+    let as_member =
+        |variables: Vec<(String, String)>| Baler::new(["sql", "--scheduler", &fleet.url(), "-c", "SELECT 1"]).envs(&variables).run();
     as_member([member.variables(), vec![name]].concat()).expect_code(0);
     // Without the name, the scheduler is believed and an executor is not.
     let refused = as_member(member.variables());

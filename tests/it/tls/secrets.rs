@@ -111,14 +111,15 @@ fn no_secret_is_in_an_output_a_file_a_plan_a_metric_or_an_answer() {
     seen.call("run", &job.call(), Some(0));
     seen.call("run again", &job.call(), Some(0));
     seen.call("verify", &job.verify_call(), Some(0));
-    let deep = ["verify", "--deep", "--job", &job.name, "--state", &job.state, "--scheduler", &url];
+    let deep = ["verify", "--deep", "--job", job.name.as_str(), "--state", job.state.as_str(), "--scheduler", url.as_str()];
     seen.call("verify --deep", &Baler::new(deep).envs(&of_client), Some(0));
     let restored = job.restore_call(&job.scratch.join("restored").display().to_string(), &["--scheduler", &url]);
     seen.call("restore", &restored, Some(0));
-    for words in [&["jobs", "list"][..], &["jobs", "show", &job.name], &["dead-letters", "list", "--job", &job.name]] {
+    let name = job.name.as_str();
+    for words in [&["jobs", "list"][..], &["jobs", "show", name], &["dead-letters", "list", "--job", name]] {
         for form in ["text", "json"] {
-            let words = words.iter().chain(&["--state", &job.state, "--output", form]).copied();
-            seen.call(&format!("{words:?}", words = words.clone().collect::<Vec<_>>()), &Baler::new(words).envs(&of_client), None);
+            let words: Vec<&str> = words.iter().copied().chain(["--state", job.state.as_str(), "--output", form]).collect();
+            seen.call(&words.join(" "), &Baler::new(words).envs(&of_client), None);
         }
     }
 
@@ -139,7 +140,11 @@ fn no_secret_is_in_an_output_a_file_a_plan_a_metric_or_an_answer() {
     assert_ne!(seen.call("a topic that is not there", &sql(&topic), None).code, Some(0));
     seen.call("settings", &sql("SHOW ALL"), Some(0));
     let objects = format!("CREATE EXTERNAL TABLE objects STORED AS BLOB LOCATION '{}'", bucket.url("in/"));
-    seen.call("explain", &sql(&format!("{objects}; EXPLAIN VERBOSE SELECT count(*) FROM objects; EXPLAIN ANALYZE SELECT count(*) FROM objects")), None);
+    seen.call(
+        "explain",
+        &sql(&format!("{objects}; EXPLAIN VERBOSE SELECT count(*) FROM objects; EXPLAIN ANALYZE SELECT count(*) FROM objects")),
+        None,
+    );
 
     // Flight SQL, with an option that should not be in a statement.
     let with_option = format!("{objects} OPTIONS ('aws.secret_access_key' '{option}')");
@@ -159,8 +164,17 @@ fn no_secret_is_in_an_output_a_file_a_plan_a_metric_or_an_answer() {
         (status, body)
     };
     let paths = [
-        "/", "/metrics", "/api/baler", "/api/baler/overview", "/api/baler/settings", "/api/baler/jobs", "/api/baler/jobs/load", "/api/state",
-        "/api/executors", "/api/metrics", "/api/jobs",
+        "/",
+        "/metrics",
+        "/api/baler",
+        "/api/baler/overview",
+        "/api/baler/settings",
+        "/api/baler/jobs",
+        "/api/baler/jobs/load",
+        "/api/state",
+        "/api/executors",
+        "/api/metrics",
+        "/api/jobs",
     ];
     for path in paths {
         ask(&mut seen, fleet.port, path);

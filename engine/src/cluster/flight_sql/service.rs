@@ -185,7 +185,7 @@ impl FlightSqlService for FlightSql {
         let user = request.extensions().get::<Caller>().map(|caller| caller.name.clone());
         let token = random_handle();
         drop(self.open(token.clone()).await?);
-        tracing::debug!(user = user.unwrap_or(identity.user), "a Flight SQL session begins");
+        tracing::debug!(user = user.or(identity.user), "a Flight SQL session begins");
         let bearer = format!("Bearer {token}").parse().map_err(|_| Status::internal("a token is no header"))?;
         let answer = HandshakeResponse { protocol_version: 0, payload: token.into() };
         let answer: Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(futures::stream::iter([Ok(answer)]));
@@ -194,8 +194,12 @@ impl FlightSqlService for FlightSql {
         Ok(response)
     }
 
-    /// Tickets of Ballista's own client, which fetches results of its jobs here and knows nothing of sessions.
+    /// Tickets of Ballista's own client, which fetches results of its jobs here and knows nothing of sessions. They name any host, so they are for
+    /// those who may give the fleet work.
     async fn do_get_fallback(&self, request: Request<Ticket>, _message: Any) -> Result<Response<Rows>, Status> {
+        if request.extensions().get::<Caller>().is_some_and(|caller| caller.role < Role::Submit) {
+            return Err(Status::permission_denied("results of jobs take the role submit; run the query by Flight SQL"));
+        }
         self.proxy.do_get(request).await
     }
 
