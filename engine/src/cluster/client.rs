@@ -305,8 +305,10 @@ fn fitting_tls(is_secure: bool, parts: &SessionParts, has_token: bool) -> Result
 }
 
 /// What the texts of a failed handshake mean.
-const TLS_HINTS: [(&str, &str); 9] = [
+const TLS_HINTS: [(&str, &str); 10] = [
     ("UnknownIssuer", ": --tls-ca does not hold the authority which signed its certificate"),
+    // An authority of the same name, but another one.
+    ("BadSignature", ": --tls-ca does not hold the authority which signed its certificate"),
     ("NotValidForName", ": its certificate is for another host"),
     ("invalid peer certificate: Expired", ": its certificate has ended"),
     ("alert: CertificateExpired", ": the certificate of --tls-cert has ended"),

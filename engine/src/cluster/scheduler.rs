@@ -77,6 +77,10 @@ pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: Str
     let address: SocketAddr = format!("{}:{}", config.bind_host, config.bind_port)
         .parse()
         .map_err(|e| Error::config(format!("cannot bind to {}:{}", config.bind_host, config.bind_port)).with_source(e))?;
+    // Executors come back to this name with what their tasks did. Ballista's default reaches the scheduler from its own machine alone.
+    if config.external_host == "localhost" && !address.ip().is_unspecified() {
+        config.external_host.clone_from(&config.bind_host);
+    }
     let shared = Arc::new(SharedTables::define(&parts, &tables).await?);
     let session = parts.config(&Place::Server);
     let (for_config, for_state) = (parts.clone(), parts);

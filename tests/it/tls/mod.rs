@@ -49,8 +49,7 @@ fn a_fleet_with_mutual_tls_runs_verifies_and_restores_a_job() {
     job.expect_complete(&expected);
     let report = job.verify_on(&fleet, true, 0);
     assert_eq!(report.counts(), [0, 0, 0]);
-    let restored = job.restore_call(&job.scratch.join("restored").display().to_string(), &["--scheduler", &fleet.url()]);
-    restored.run().expect_code(0);
+    job.restore(&job.scratch.join("restored").display().to_string(), &[]);
 
     // Shuffles go between executors: words are counted in as many partitions as the fleet has slots.
     let folder = scratch.join("rows");
@@ -167,7 +166,7 @@ fn no_port_of_a_fleet_answers_in_plain_and_those_of_executors_demand_certificate
             assert!(answer.is_empty() && text.contains("certificate required"), "{port} ({flight} is Flight): {answer} {text}");
         }
     }
-    let paths = ["/", "/assets/app.js", "/api/baler", "/api/baler/overview", "/api/baler/settings", "/api/jobs", "/api/state", "/ballista"];
+    let paths = ["/", "/assets/app.js", "/api/baler", "/api/baler/overview", "/api/baler/settings", "/api/jobs", "/api/state"];
     for path in paths {
         assert_eq!(stranger.request(fleet.port, "GET", path, "").unwrap().0, 401, "{path}");
         assert_eq!(member.request(fleet.port, "GET", path, "").unwrap().0, 200, "{path}");

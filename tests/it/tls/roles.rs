@@ -161,12 +161,12 @@ fn flight_sql_logs_in_with_tokens_and_readers_change_nothing() {
     let source =
         format!("CREATE EXTERNAL TABLE rows STORED AS CSV LOCATION 'file://{}' OPTIONS ('format.has_header' 'true')", rows.display());
     let sink =
-        format!("CREATE EXTERNAL TABLE copies (n BIGINT) STORED AS BSON LOCATION 'file://{}'", guarded.scratch.join("dump").display());
+        format!("CREATE EXTERNAL TABLE copies STORED AS BSON LOCATION 'file://{}'", guarded.scratch.join("dump").display());
 
     let answers = client(submit).run(&[
         ("update", source.as_str()),
         ("update", sink.as_str()),
-        ("update", "INSERT INTO copies SELECT n FROM rows"),
+        ("update", "INSERT INTO copies SELECT concat('row ', n) AS _id, n FROM rows"),
         ("query", "SELECT sum(n) FROM rows"),
     ]);
     assert_eq!(answers[2].count(), 3);

@@ -113,7 +113,7 @@ fn no_secret_is_in_an_output_a_file_a_plan_a_metric_or_an_answer() {
     seen.call("verify", &job.verify_call(), Some(0));
     let deep = ["verify", "--deep", "--job", job.name.as_str(), "--state", job.state.as_str(), "--scheduler", url.as_str()];
     seen.call("verify --deep", &Baler::new(deep).envs(&of_client), Some(0));
-    let restored = job.restore_call(&job.scratch.join("restored").display().to_string(), &["--scheduler", &url]);
+    let restored = job.restore_call(&job.scratch.join("restored").display().to_string(), &[]);
     seen.call("restore", &restored, Some(0));
     let name = job.name.as_str();
     for words in [&["jobs", "list"][..], &["jobs", "show", name], &["dead-letters", "list", "--job", name]] {
