@@ -160,8 +160,7 @@ fn flight_sql_logs_in_with_tokens_and_readers_change_nothing() {
     fs::write(&rows, "n\n1\n2\n3\n").unwrap();
     let source =
         format!("CREATE EXTERNAL TABLE rows STORED AS CSV LOCATION 'file://{}' OPTIONS ('format.has_header' 'true')", rows.display());
-    let sink =
-        format!("CREATE EXTERNAL TABLE copies STORED AS BSON LOCATION 'file://{}'", guarded.scratch.join("dump").display());
+    let sink = format!("CREATE EXTERNAL TABLE copies STORED AS BSON LOCATION 'file://{}'", guarded.scratch.join("dump").display());
 
     let answers = client(submit).run(&[
         ("update", source.as_str()),
