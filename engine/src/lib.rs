@@ -19,7 +19,7 @@
 //! # Modules
 //!
 //! [`session`] assembles a session; [`codec`] makes its plans travel; [`cluster`] is the fleet; [`statement`] plans SQL; [`connector`] holds sources and sinks; [`function`] the SQL
-//! functions; [`job`] state, driver and auditor; [`stream`] the driver of streaming queries; [`generate`] sample data; [`advise`] forecasts from a sample; [`check`] is the preflight; [`cli`] the command line; [`web`] the dashboard; [`operator`] resources of Kubernetes; [`credentials`], [`error`], [`hex`], [`object_writer`], [`options`],
+//! functions; [`job`] state, driver and auditor; [`stream`] the driver of streaming queries; [`generate`] sample data; [`advise`] forecasts from a sample; [`check`] is the preflight; [`cli`] the command line; [`web`] the dashboard; [`trust`] TLS, roles and the guard of every server; [`operator`] resources of Kubernetes; [`credentials`], [`error`], [`hex`], [`object_writer`], [`options`],
 //! [`retry`], [`runtime`], [`store`] and [`telemetry`] serve them all.
 
 pub mod advise;
@@ -44,6 +44,7 @@ pub mod statement;
 pub mod store;
 pub mod stream;
 pub mod telemetry;
+pub mod trust;
 pub mod web;
 
 use datafusion::prelude::SessionContext;
@@ -68,7 +69,7 @@ impl Baler {
         session::local_session()
     }
 
-    /// A session whose queries run on the fleet of the scheduler at `df://host[:port]`.
+    /// A session whose queries run on the fleet of the scheduler at `df://host[:port]`, without TLS; [`session::SessionParts::with_tls`] adds it.
     ///
     /// # Errors
     /// Unreachable, when nothing answers there; Config, when the scheduler is of another version.

@@ -27,6 +27,7 @@ use crate::connector::source::{BLOB_TABLES, KAFKA_TABLES};
 use crate::error::Result;
 use crate::runtime::cpu_threads;
 use crate::store::Stores;
+use crate::trust::tls::Tls;
 
 /// The stores of this process: one client a bucket, whichever session asks.
 static STORES: LazyLock<Arc<Stores>> = LazyLock::new(Arc::default);
@@ -36,7 +37,7 @@ static STORES: LazyLock<Arc<Stores>> = LazyLock::new(Arc::default);
 pub enum Place {
     /// Plans and runs here.
     OneProcess,
-    /// Sends its plans to the scheduler at this URL (`http://host:port`).
+    /// Sends its plans to the scheduler at this URL (`http://host:port`, which also stands for TLS: Ballista knows no other scheme).
     Client(String),
     /// Plans or runs what a client sent: scheduler and executors.
     Server,
@@ -46,12 +47,13 @@ pub enum Place {
 #[derive(Debug, Clone)]
 pub struct SessionParts {
     functions: Vec<Arc<ScalarUDF>>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Default for SessionParts {
     /// Baler's own functions.
     fn default() -> Self {
-        Self { functions: crate::function::all() }
+        Self { functions: crate::function::all(), tls: None }
     }
 }
 
@@ -61,6 +63,18 @@ impl SessionParts {
     pub fn with_function(mut self, function: ScalarUDF) -> Self {
         self.functions.push(Arc::new(function));
         self
+    }
+
+    /// Reaches fleets by TLS, with these files.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Arc<Tls>) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// How fleets are reached, if not in plain.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
     }
 
     /// Options of a session which differ from DataFusion's and Ballista's defaults.
@@ -75,9 +89,13 @@ impl SessionParts {
                 // partitions come from the scan.
                 .with_round_robin_repartition(false);
         }
-        cluster::defaults::session(SessionConfig::new_with_ballista())
+        let config = cluster::defaults::session(SessionConfig::new_with_ballista())
             .with_ballista_logical_extension_codec(Arc::new(LogicalCodec::default()))
-            .with_ballista_physical_extension_codec(Arc::new(PhysicalCodec::default()))
+            .with_ballista_physical_extension_codec(Arc::new(PhysicalCodec::default()));
+        match &self.tls {
+            Some(tls) => config.with_ballista_use_tls(true).with_ballista_override_create_grpc_client_endpoint(tls.endpoint_override()),
+            None => config,
+        }
     }
 
     /// The state of a session under `config`, which comes from [`Self::config`] for the same place.
@@ -124,7 +142,7 @@ impl SessionParts {
         Ok(SessionContext::new_with_state(self.state(&place, self.config(&place))?))
     }
 
-    /// A session whose queries run on the fleet of the scheduler at `df://host[:port]`.
+    /// A session whose queries run on the fleet of the scheduler at `df://host[:port]`, or `dfs://host[:port]` by TLS.
     ///
     /// # Errors
     /// As [`Fleet::connect`](cluster::client::Fleet::connect).

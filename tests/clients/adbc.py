@@ -4,9 +4,11 @@ Usage: adbc.py URL USER WAY SQL [WAY SQL]...
 
 WAY is `query` (cursor.execute, which prepares), `direct` (does not), `update` (execute_update), `prepared-update` or `tables`. Each
 statement prints one line of JSON: columns, rows as text, count, error. SIGTERM cancels the statement that runs. USER `-` does not log in.
+The environment may name a password (CLIENT_PASSWORD) and the authority of a grpc+tls:// URL (CLIENT_CA).
 """
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -60,7 +62,10 @@ def run(connection, cursor, way, sql):
 
 def main():
     url, user, rest = sys.argv[1], sys.argv[2], sys.argv[3:]
-    login = {} if user == "-" else {"username": user, "password": "any"}
+    login = {} if user == "-" else {"username": user, "password": os.environ.get("CLIENT_PASSWORD", "any")}
+    if authority := os.environ.get("CLIENT_CA"):
+        with open(authority) as file:
+            login["adbc.flight.sql.client_option.tls_root_certs"] = file.read()
     with adbc_driver_flightsql.dbapi.connect(url, db_kwargs=login, autocommit=True) as connection:
         for way, sql in zip(rest[::2], rest[1::2]):
             with connection.cursor() as cursor:

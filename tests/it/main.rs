@@ -32,6 +32,7 @@
 //! | `kubernetes_kafka` | three brokers with the manifests' own scripts, settings and certificates |
 //! | `kubernetes_pods` | what their pods do: commands, environment and files taken from the API server and run here |
 //! | `kubernetes_scripts` | the scripts of k8s/, against a real API server |
+//! | `tls` | fleets with TLS: who gets in, what each role may do, certificates that are renewed, and secrets that nobody sees |
 //! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
 
@@ -67,4 +68,5 @@ mod restore;
 mod round_trip;
 mod s3;
 mod stream;
+mod tls;
 mod traces;

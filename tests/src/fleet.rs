@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::authority::Identity;
 use crate::baler::binary;
 use crate::servers::{Scratch, Server, free_port, random_name, run_folder};
 use crate::wait_until;
@@ -30,6 +31,10 @@ pub struct Fleet {
     executors: Vec<Option<Server>>,
     /// Ports of the executors' `/metrics`, also of those which are gone.
     pub metrics_ports: Vec<u16>,
+    /// By which its executors and clients know the scheduler.
+    host: &'static str,
+    /// The certificate of its processes, if they speak TLS; [`Self::get`] uses it too.
+    member: Option<Identity>,
     scratch: Scratch,
 }
 
@@ -46,15 +51,38 @@ impl Fleet {
 
     /// The same, of another program with Baler's command line.
     pub fn start_program(program: &Path, executors: usize, variables: &[(String, String)], flags: &[&str]) -> Self {
-        Self::launch(program, executors, variables, flags, &QUICK_EXECUTOR)
+        Self::launch(program, executors, variables, (flags, &QUICK_EXECUTOR), None)
+    }
+
+    /// A fleet whose processes speak TLS with the certificate of `member`, and see `variables` besides.
+    pub fn start_secure(executors: usize, member: &Identity, variables: &[(String, String)]) -> Self {
+        Self::start_secure_at("127.0.0.1", executors, member, variables)
+    }
+
+    /// The same, where executors and clients know the scheduler by another name of this machine.
+    pub fn start_secure_at(host: &'static str, executors: usize, member: &Identity, variables: &[(String, String)]) -> Self {
+        let variables = [member.variables(), variables.to_vec()].concat();
+        let mut fleet = Self::launch(binary(), 0, &variables, (&QUICK_SCHEDULER, &QUICK_EXECUTOR), Some(member.clone()));
+        fleet.host = host;
+        for _ in 0..executors {
+            fleet.add_executor();
+        }
+        fleet.wait_executors(executors);
+        fleet
     }
 
     /// A fleet with the defaults of a user but for these flags; ports, folders and two slots are given as always.
     pub fn start_exactly(executors: usize, flags: &[&str], executor_flags: &[&str]) -> Self {
-        Self::launch(binary(), executors, &[], flags, executor_flags)
+        Self::launch(binary(), executors, &[], (flags, executor_flags), None)
     }
 
-    fn launch(program: &Path, executors: usize, variables: &[(String, String)], flags: &[&str], executor_flags: &[&str]) -> Self {
+    fn launch(
+        program: &Path,
+        executors: usize,
+        variables: &[(String, String)],
+        (flags, executor_flags): (&[&str], &[&str]),
+        member: Option<Identity>,
+    ) -> Self {
         let mut fleet = Self {
             program: program.to_path_buf(),
             port: free_port(),
@@ -65,6 +93,8 @@ impl Fleet {
             scheduler: None,
             executors: Vec::new(),
             metrics_ports: Vec::new(),
+            host: "127.0.0.1",
+            member,
             scratch: Scratch::new(),
         };
         fleet.start_scheduler();
@@ -77,7 +107,7 @@ impl Fleet {
 
     /// What `--scheduler` takes.
     pub fn url(&self) -> String {
-        format!("df://127.0.0.1:{}", self.port)
+        format!("{}://{}:{}", if self.member.is_some() { "dfs" } else { "df" }, self.host, self.port)
     }
 
     fn server(&self, name: &str, arguments: &[String]) -> Server {
@@ -96,8 +126,7 @@ impl Fleet {
         let mut arguments = vec!["scheduler".to_string(), "--bind-port".into(), self.port.to_string()];
         arguments.extend(self.flags.iter().cloned());
         let mut server = self.server("scheduler", &arguments);
-        let port = self.port;
-        server.wait_ready(|| get(port, "/healthz").is_some());
+        server.wait_ready(|| self.body("/healthz").is_some());
         self.scheduler = Some(server);
     }
 
@@ -109,7 +138,7 @@ impl Fleet {
         let ports = ports.map(|port| port.to_string());
         let work = self.work_folder(number).display().to_string();
         let scheduler = self.port.to_string();
-        let mut arguments = vec!["executor", "--scheduler-host", "127.0.0.1", "--scheduler-port", &scheduler, "--vcores", "2"];
+        let mut arguments = vec!["executor", "--scheduler-host", self.host, "--scheduler-port", &scheduler, "--vcores", "2"];
         arguments.extend(["--bind-port", &ports[0], "--bind-grpc-port", &ports[1], "--bind-health-port", &ports[2]]);
         arguments.extend(["--work-dir", &work, "--drain-seconds", "20"]);
         arguments.extend(self.executor_flags.iter().map(String::as_str));
@@ -173,7 +202,19 @@ impl Fleet {
 
     /// What the scheduler answers to a GET, as JSON.
     pub fn get(&self, path: &str) -> Option<Value> {
-        serde_json::from_str(&get(self.port, path)?).ok()
+        serde_json::from_str(&self.body(path)?).ok()
+    }
+
+    fn body(&self, path: &str) -> Option<String> {
+        match &self.member {
+            Some(member) => member.get(self.port, path),
+            None => get(self.port, path),
+        }
+    }
+
+    /// The process ids of what runs: scheduler and executors.
+    pub fn processes(&self) -> Vec<u32> {
+        self.scheduler.iter().chain(self.executors.iter().flatten()).map(Server::id).collect()
     }
 
     /// What one of its processes has logged so far: `scheduler`, `executor-0` …
@@ -208,7 +249,11 @@ pub fn request(port: u16, text: &str) -> Option<(u16, String)> {
     stream.write_all(text.as_bytes()).ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
-    let answer = String::from_utf8_lossy(&answer).into_owned();
+    read_answer(&String::from_utf8_lossy(&answer))
+}
+
+/// Status and body of an answer to one HTTP/1.1 request.
+pub fn read_answer(answer: &str) -> Option<(u16, String)> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split_whitespace().nth(1)?.parse().ok()?;
     let is_chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");

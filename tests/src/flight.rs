@@ -19,12 +19,21 @@ const JDBC_VERSION: &str = "18.3.0";
 pub struct Client {
     program: PathBuf,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 /// Python's ADBC driver at a scheduler's port; `user` `-` does not log in.
 pub fn adbc(port: u16, user: &str) -> Client {
     let script = clients().join("adbc.py").display().to_string();
-    Client { program: python(), arguments: vec![script, format!("grpc://127.0.0.1:{port}"), user.to_string()] }
+    Client { program: python(), arguments: vec![script, format!("grpc://127.0.0.1:{port}"), user.to_string()], variables: Vec::new() }
+}
+
+/// The same by TLS, logged in with a token as password.
+pub fn adbc_secure(port: u16, token: &str, authority: &Path) -> Client {
+    let script = clients().join("adbc.py").display().to_string();
+    let variables = [("CLIENT_PASSWORD", token.to_string()), ("CLIENT_CA", authority.display().to_string())];
+    let arguments = vec![script, format!("grpc+tls://127.0.0.1:{port}"), "user".to_string()];
+    Client { program: python(), arguments, variables: variables.map(|(name, value)| (name.to_string(), value)).to_vec() }
 }
 
 /// The JDBC driver at a scheduler's port; `user` `-` does not log in.
@@ -33,7 +42,7 @@ pub fn jdbc(port: u16, user: &str) -> Client {
     let driver = jdbc_driver().display().to_string();
     let url = format!("jdbc:arrow-flight-sql://127.0.0.1:{port}/?useEncryption=false");
     let arguments = ["--add-opens=java.base/java.nio=ALL-UNNAMED", "-cp", &driver, &program, &url, user];
-    Client { program: "java".into(), arguments: arguments.map(str::to_string).to_vec() }
+    Client { program: "java".into(), arguments: arguments.map(str::to_string).to_vec(), variables: Vec::new() }
 }
 
 fn clients() -> PathBuf {
@@ -62,7 +71,7 @@ impl Client {
     /// Starts it with statements, each as the way to run it and its text.
     pub fn start(&self, statements: &[(&str, &str)]) -> Running {
         let statements = statements.iter().flat_map(|(way, sql)| [(*way).to_string(), (*sql).to_string()]);
-        Baler::new(self.arguments.iter().cloned().chain(statements)).with_program(&self.program).start()
+        Baler::new(self.arguments.iter().cloned().chain(statements)).with_program(&self.program).envs(&self.variables).start()
     }
 
     /// Runs statements in one session and returns what each answered.

@@ -41,6 +41,7 @@
 //! Nothing here waits for a time to pass: [`wait_until`] waits for a condition and has a deadline.
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness ends the test which uses it")]
 
+pub mod authority;
 pub mod baler;
 pub mod browser;
 pub mod cache;

@@ -243,6 +243,11 @@ impl Server {
         }
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, as `STOP` or `CONT`, to the process and its children.
     pub fn signal(&self, name: &str) {
         signal_group(self.child.id(), name);

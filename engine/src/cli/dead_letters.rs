@@ -47,7 +47,7 @@ enum Action {
     Retry {
         #[command(flatten)]
         place: Place,
-        /// The scheduler of the fleet that does the work, df://host:50050; without one this process does.
+        /// The scheduler of the fleet that does the work, df://host:50050 or dfs:// for TLS; without one this process does.
         #[arg(long, env = "BALER_SCHEDULER")]
         scheduler: Option<String>,
     },

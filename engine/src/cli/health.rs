@@ -7,6 +7,7 @@ use clap::Args;
 use super::print_line;
 use crate::cluster::client::http_client;
 use crate::error::{Error, ErrorKind, Result};
+use crate::session::SessionParts;
 
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
@@ -15,9 +16,13 @@ pub(super) struct HealthArgs {
     url: String,
 }
 
-pub(super) async fn run(args: HealthArgs) -> Result<ExitCode> {
+pub(super) async fn run(args: HealthArgs, parts: &SessionParts) -> Result<ExitCode> {
     let url = reqwest::Url::parse(&args.url).map_err(|e| Error::config(format!("`{}` is not a URL", args.url)).with_source(e))?;
-    let answer = http_client()?.get(url).send().await;
+    let http = match parts.tls() {
+        Some(tls) if url.scheme() == "https" => tls.http()?,
+        _ => http_client()?,
+    };
+    let answer = http.get(url).send().await;
     let answer = answer.map_err(|e| Error::new(ErrorKind::Unreachable, format!("nothing answers at {}", args.url)).with_source(e))?;
     print_line(format_args!("{}: {}", args.url, answer.status()));
     Ok(if answer.status().is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -45,7 +45,7 @@ enum Action {
     Cancel {
         /// Name of the job, or Ballista's id of a query.
         job: String,
-        /// The scheduler of the fleet, df://host:50050.
+        /// The scheduler of the fleet, df://host:50050, or dfs:// for TLS.
         #[arg(long, env = "BALER_SCHEDULER")]
         scheduler: String,
     },

@@ -15,6 +15,7 @@ use crate::telemetry::host::{local_folder, publish_certificates, publish_disks};
 use crate::telemetry::log::say;
 use crate::telemetry::serve::{MetricsServer, routes};
 use crate::telemetry::text::Published;
+use crate::trust::Trust;
 use crate::web;
 use crate::web::OneProcess;
 use crate::web::board::Board;
@@ -78,7 +79,8 @@ impl DashboardArgs {
             return Err(Error::config("--dashboard shows what this process does; on a fleet open the scheduler's address in a browser"));
         }
         let board = Arc::new(Board::new(context.runtime_env(), &job.state, Arc::new(workers))?);
-        let served = MetricsServer::start(metrics.address(port)?, |scrapes| {
+        let open = Trust::open();
+        let served = MetricsServer::start(metrics.address(port)?, &open, |scrapes| {
             routes(published.clone(), scrapes, || true, "").merge(web::routes(board, &[]))
         });
         let served = served.await?;
@@ -111,7 +113,7 @@ impl MetricsArgs {
         publish_disks(published, places);
         publish_certificates(published);
         let Some(port) = self.metrics_port else { return Ok(None) };
-        MetricsServer::start(self.address(port)?, |scrapes| routes(published.clone(), scrapes, || true, "")).await.map(Some)
+        MetricsServer::start(self.address(port)?, &Trust::open(), |scrapes| routes(published.clone(), scrapes, || true, "")).await.map(Some)
     }
 
     /// Ends the service.

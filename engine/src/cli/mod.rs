@@ -19,6 +19,7 @@ mod run;
 mod servers;
 mod sql;
 mod stream;
+mod tls;
 mod verify;
 
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ struct Cli {
     /// by OTEL_EXPORTER_OTLP_CERTIFICATE; none without it.
     #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<String>,
+    #[command(flatten)]
+    tls: tls::TlsArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -128,7 +131,8 @@ pub fn main_with(parts: SessionParts) -> ExitCode {
         Err(error) => (None, Err(error)),
     };
     log::start(cli.log_format, is_server, tracer);
-    let ended = opened.and_then(|()| runtime::io()).and_then(|io| io.block_on(dispatch(cli, &parts)));
+    let parts = cli.tls.apply(parts);
+    let ended = opened.and_then(|()| parts).and_then(|parts| runtime::io()?.block_on(dispatch(cli, &parts)));
     trace::finish();
     match ended {
         Ok(code) => code,
@@ -176,7 +180,7 @@ async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
         Command::Scheduler(args) => servers::run_scheduler(*args, parts).await,
         Command::Executor(args) => servers::run_executor(*args, parts).await,
         Command::Operator(args) => operator::run(args, parts).await,
-        Command::Health(args) => health::run(args).await,
+        Command::Health(args) => health::run(args, parts).await,
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) struct RestoreArgs {
     /// Folder or prefix to write to, a path, file:// or s3://; objects keep their names below the job's input.
     #[arg(long, env = "BALER_TO")]
     to: String,
-    /// The scheduler of the fleet that does the work, df://host:50050; without one this process does.
+    /// The scheduler of the fleet that does the work, df://host:50050 or dfs:// for TLS; without one this process does.
     #[arg(long, env = "BALER_SCHEDULER")]
     scheduler: Option<String>,
     /// Compress again what was compressed at the source (the same content, not the same bytes); else it is written plain, without that suffix.

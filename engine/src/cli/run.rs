@@ -38,7 +38,7 @@ pub(super) struct JobArgs {
     /// Folder or bucket for the state of all jobs.
     #[arg(long, env = "BALER_STATE", default_value = "./baler-state")]
     state: String,
-    /// The scheduler of the fleet that does the work, df://host:50050; without one this process does.
+    /// The scheduler of the fleet that does the work, df://host:50050 or dfs:// for TLS; without one this process does.
     #[arg(long, env = "BALER_SCHEDULER")]
     scheduler: Option<String>,
     /// A value for `${KEY}` in the file.

@@ -13,6 +13,25 @@ use crate::cluster::{ballista_error, executor, scheduler};
 use crate::error::{Error, Result};
 use crate::runtime::{server, stop_signal};
 use crate::session::SessionParts;
+use crate::trust::Trust;
+
+/// Who may come in.
+#[derive(Debug, Args)]
+pub(super) struct TrustArgs {
+    /// A file of roles: `<read|submit|admin|member> <name> <sha256:… of a token | dns:… of a certificate>` a line. Without it every certificate of
+    /// the authority may do everything. Read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    access: Option<PathBuf>,
+    /// Listen without TLS on an address which other machines reach: whoever reaches the port may do everything.
+    #[arg(long)]
+    insecure: bool,
+}
+
+impl TrustArgs {
+    fn trust(&self, parts: &SessionParts, host: &str) -> Result<Trust> {
+        Trust::of_server(parts.tls().cloned(), self.access.as_deref(), host, self.insecure)
+    }
+}
 
 #[derive(Debug, Args)]
 pub(super) struct SchedulerArgs {
@@ -23,6 +42,8 @@ pub(super) struct SchedulerArgs {
     #[arg(long, default_value = "./baler-state")]
     state: String,
     #[command(flatten)]
+    trust: TrustArgs,
+    #[command(flatten)]
     ballista: BallistaSchedulerFlags,
 }
 
@@ -31,9 +52,10 @@ pub(super) async fn run_scheduler(args: SchedulerArgs, parts: &SessionParts) -> 
         Some(file) => std::fs::read_to_string(file).map_err(|e| Error::config(format!("cannot read {}: {e}", file.display())))?,
         None => String::new(),
     };
+    let trust = args.trust.trust(parts, &args.ballista.bind_host)?;
     let config = SchedulerConfig::try_from(args.ballista).map_err(ballista_error)?;
     let (parts, state) = (parts.clone(), args.state);
-    let served = server()?.spawn(async move { scheduler::serve(config, parts, tables, &state).await });
+    let served = server()?.spawn(async move { scheduler::serve(config, parts, tables, &state, trust).await });
     tokio::select! {
         ended = served => ended.map_err(|e| Error::internal("the scheduler ended early").with_source(e))?.map(|()| ExitCode::SUCCESS),
         signal = stop_signal() => {
@@ -49,13 +71,16 @@ pub(super) struct ExecutorArgs {
     #[arg(long, default_value = "25")]
     drain_seconds: u64,
     #[command(flatten)]
+    trust: TrustArgs,
+    #[command(flatten)]
     ballista: BallistaExecutorFlags,
 }
 
 pub(super) async fn run_executor(args: ExecutorArgs, parts: &SessionParts) -> Result<ExitCode> {
     let health = format!("{}:{}", args.ballista.bind_host, args.ballista.bind_health_port);
     let health = health.parse().map_err(|e| Error::config(format!("cannot serve health at {health}")).with_source(e))?;
-    let options = executor::ExecutorOptions { health, drain: Duration::from_secs(args.drain_seconds) };
+    let trust = args.trust.trust(parts, &args.ballista.bind_host)?;
+    let options = executor::ExecutorOptions { health, drain: Duration::from_secs(args.drain_seconds), trust };
     let config = ExecutorProcessConfig::try_from(args.ballista).map_err(ballista_error)?;
     let served = server()?.spawn(executor::serve(config, parts.clone(), options));
     served.await.map_err(|e| Error::internal("the executor ended early").with_source(e))?.map(|()| ExitCode::SUCCESS)

@@ -30,7 +30,7 @@ pub(super) struct SqlArgs {
     /// A file of statements to run.
     #[arg(short, long)]
     file: Option<PathBuf>,
-    /// The scheduler of the fleet that answers, df://host:50050; without one this process does.
+    /// The scheduler of the fleet that answers, df://host:50050 or dfs:// for TLS; without one this process does.
     #[arg(long, env = "BALER_SCHEDULER")]
     scheduler: Option<String>,
     /// How rows are written.

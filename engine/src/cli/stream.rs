@@ -41,7 +41,7 @@ pub(super) struct StreamArgs {
     /// The default is some eight hours of triggers.
     #[arg(long, env = "BALER_KEEP_BATCHES", default_value_t = 1000)]
     keep_batches: u64,
-    /// The scheduler of the fleet that does the work, df://host:50050; without one this process does.
+    /// The scheduler of the fleet that does the work, df://host:50050 or dfs:// for TLS; without one this process does.
     #[arg(long, env = "BALER_SCHEDULER")]
     scheduler: Option<String>,
     /// A value for `${KEY}` in the file.

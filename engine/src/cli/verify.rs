@@ -22,7 +22,7 @@ pub(super) struct VerifyArgs {
     /// Folder or bucket with the state of all jobs.
     #[arg(long, env = "BALER_STATE", default_value = "./baler-state")]
     state: String,
-    /// The scheduler of the fleet that does the work, df://host:50050; without one this process does.
+    /// The scheduler of the fleet that does the work, df://host:50050 or dfs:// for TLS; without one this process does.
     #[arg(long, env = "BALER_SCHEDULER")]
     scheduler: Option<String>,
     /// Decompress every document and compare it with the source, byte for byte.

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ballista_core::execution_plans::DistributedQueryExec;
 use ballista_core::extension::SessionConfigExt;
@@ -13,30 +12,30 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::SessionContext;
 use datafusion_proto::protobuf::LogicalPlanNode;
+use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{FleetInfo, VERSION_HEADER};
 use crate::codec::version_error;
+use crate::credentials::read_secret;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::session::{Place, SessionParts};
 use crate::statement;
+use crate::trust::tls::{CALL_TIMEOUT, Tls};
 use crate::web::board::is_part_of;
 
 /// Port of a scheduler whose URL names none.
 const PORT: u16 = 50050;
-
-/// A REST call without an answer for this long has failed.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A scheduler and its executors. Cheap to clone.
 #[derive(Clone)]
 pub struct Fleet {
     url: String,
     context: SessionContext,
-    http: reqwest::Client,
+    caller: Caller,
 }
 
 impl std::fmt::Debug for Fleet {
@@ -76,19 +75,23 @@ impl Fleet {
         }
     }
 
-    /// Reaches the scheduler at `df://host[:port]`, checks its version, and makes a session whose queries run there. The
+    /// Reaches the scheduler at `df://host[:port]`, or by TLS at `dfs://host[:port]`, says who calls (`BALER_TOKEN` or the file in
+    /// `BALER_TOKEN_FILE`, and the certificate of `parts`), checks its version, and makes a session whose queries run there. The
     /// session knows the scheduler's shared tables.
     ///
     /// # Errors
-    /// Unreachable, when nothing answers there; Config, for a URL which is none or a scheduler of another version.
+    /// Unreachable, when nothing answers there, or refuses who calls; Config, for a URL which is none, does not fit the TLS of `parts`, or
+    /// a scheduler of another version.
     pub async fn connect(url: &str, parts: &SessionParts) -> Result<Self> {
-        let url = http_url(url)?;
-        let place = Place::Client(url.clone());
-        let config =
-            parts.config(&place).with_ballista_grpc_metadata(HashMap::from([(VERSION_HEADER.to_string(), crate::VERSION.to_string())]));
+        let (url, is_secure) = http_url(url)?;
+        let token = read_secret("BALER", "TOKEN")?;
+        let tls = fitting_tls(is_secure, parts, token.is_some())?;
+        let place = Place::Client(url.replacen("https://", "http://", 1));
+        let mut metadata = HashMap::from([(VERSION_HEADER.to_string(), crate::VERSION.to_string())]);
+        metadata.extend(token.as_ref().map(|token| ("authorization".to_string(), format!("Bearer {token}"))));
+        let config = parts.config(&place).with_ballista_grpc_metadata(metadata);
         let context = SessionContext::new_with_state(parts.state(&place, config)?);
-        let http = http_client()?;
-        let fleet = Self { url, context, http };
+        let fleet = Self { url, context, caller: Caller::new(tls, token)? };
         let info = fleet.info().await?;
         statement::define_tables(&fleet.context, &info.tables).await?;
         Ok(fleet)
@@ -99,7 +102,7 @@ impl Fleet {
         &self.context
     }
 
-    /// `http://host:port` of the scheduler.
+    /// `http://host:port` or `https://host:port` of the scheduler.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -109,8 +112,8 @@ impl Fleet {
     /// # Errors
     /// Unreachable, when the scheduler does not answer; Config, when it is of another version.
     pub async fn info(&self) -> Result<FleetInfo> {
-        let (http, url) = (self.http.clone(), self.url.clone());
-        runtime::spawn_io(async move { same_version(&url, &http).await })?.join().await?
+        let (caller, url) = (self.caller.clone(), self.url.clone());
+        runtime::spawn_io(async move { same_version(&url, &caller).await })?.join().await?
     }
 
     /// The Ballista jobs which the scheduler remembers.
@@ -126,9 +129,8 @@ impl Fleet {
     /// # Errors
     /// As [`Self::info`].
     pub async fn cancel(&self, job_id: &str) -> Result<bool> {
-        let (http, url) = (self.http.clone(), format!("{}/api/job/{job_id}", self.url));
-        let answer = runtime::spawn_io(async move { http.patch(&url).send().await })?.join().await?;
-        let answer = answer.map_err(|e| unreachable_error(&self.url, &e))?;
+        let (caller, url, path) = (self.caller.clone(), self.url.clone(), format!("/api/job/{job_id}"));
+        let answer = runtime::spawn_io(async move { caller.call(Method::PATCH, &url, &path).await })?.join().await??;
         Ok(answer.status().is_success())
     }
 
@@ -160,9 +162,8 @@ impl Fleet {
     }
 
     async fn get<T: DeserializeOwned + Send + 'static>(&self, path: &str) -> Result<T> {
-        let (http, url) = (self.http.clone(), format!("{}{path}", self.url));
-        let answer = runtime::spawn_io(async move { http.get(&url).send().await?.error_for_status()?.json().await })?.join().await?;
-        answer.map_err(|e| unreachable_error(&self.url, &e))
+        let (caller, url, path) = (self.caller.clone(), self.url.clone(), path.to_string());
+        runtime::spawn_io(async move { caller.get(&url, &path).await })?.join().await?
     }
 }
 
@@ -220,13 +221,51 @@ impl From<Failure> for Error {
     }
 }
 
+/// How REST calls to a scheduler say who they are from. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Caller {
+    plain: reqwest::Client,
+    tls: Option<Arc<Tls>>,
+    token: Option<String>,
+}
+
+impl Caller {
+    /// By the certificate of `tls` and a token, as far as there are any.
+    pub(super) fn new(tls: Option<Arc<Tls>>, token: Option<String>) -> Result<Self> {
+        Ok(Self { plain: http_client()?, tls, token })
+    }
+
+    /// Calls the scheduler at `url`. Certificates are read anew when their files have changed.
+    async fn call(&self, method: Method, url: &str, path: &str) -> Result<Response> {
+        let http = match &self.tls {
+            Some(tls) => tls.http()?,
+            None => self.plain.clone(),
+        };
+        let mut call = http.request(method, format!("{url}{path}"));
+        if let Some(token) = &self.token {
+            call = call.bearer_auth(token);
+        }
+        let answer = call.send().await.map_err(|e| unreachable_error(url, &e))?;
+        if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            let why = answer.text().await.unwrap_or_default();
+            return Err(Error::new(ErrorKind::Unreachable, format!("the scheduler at {url} refuses: {}", why.trim())));
+        }
+        Ok(answer)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, url: &str, path: &str) -> Result<T> {
+        let answer = self.call(Method::GET, url, path).await?;
+        let answer = async { answer.error_for_status()?.json().await };
+        answer.await.map_err(|e| unreachable_error(url, &e))
+    }
+}
+
 /// Asks the scheduler at `url` (`http://host:port`) who it is.
 ///
 /// # Errors
-/// Unreachable, when none answers; Config, when it is of another version.
-pub(super) async fn same_version(url: &str, http: &reqwest::Client) -> Result<FleetInfo> {
-    let answer = async { http.get(format!("{url}/api/baler")).send().await?.error_for_status()?.json::<FleetInfo>().await };
-    let info = answer.await.map_err(|e| unreachable_error(url, &e))?;
+/// Unreachable, when none answers, or refuses; Config, when it is of another version.
+pub(super) async fn same_version(url: &str, caller: &Caller) -> Result<FleetInfo> {
+    let info: FleetInfo = caller.get(url, "/api/baler").await?;
     if info.version == crate::VERSION { Ok(info) } else { Err(version_error(&info.version)) }
 }
 
@@ -238,23 +277,56 @@ pub(crate) fn http_client() -> Result<reqwest::Client> {
         .map_err(|e| Error::internal("cannot make an HTTP client").with_source(e))
 }
 
-/// `df://host:port` → `http://host:port`.
-fn http_url(text: &str) -> Result<String> {
-    let bad = || Error::config(format!("`{text}` is not a scheduler's URL; write df://host:{PORT}"));
+/// `df://host:port` → `http://host:port`, `dfs://host:port` → `https://host:port`; and whether it is the latter.
+fn http_url(text: &str) -> Result<(String, bool)> {
+    let bad = || Error::config(format!("`{text}` is not a scheduler's URL; write df://host:{PORT}, or dfs://host:{PORT} for TLS"));
     let url = Url::parse(text).map_err(|e| bad().with_source(e))?;
-    if !matches!(url.scheme(), "df" | "http") {
-        return Err(bad());
-    }
+    let scheme = match url.scheme() {
+        "df" | "http" => "http",
+        "dfs" | "https" => "https",
+        _ => return Err(bad()),
+    };
     let host = url.host_str().ok_or_else(bad)?;
-    Ok(format!("http://{host}:{}", url.port().unwrap_or(PORT)))
+    Ok((format!("{scheme}://{host}:{}", url.port().unwrap_or(PORT)), scheme == "https"))
 }
+
+/// The TLS by which a scheduler is called. What was meant to be secret never goes out in plain by a slip of the URL.
+fn fitting_tls(is_secure: bool, parts: &SessionParts, has_token: bool) -> Result<Option<Arc<Tls>>> {
+    match (is_secure, parts.tls()) {
+        (true, Some(tls)) => {
+            tls.current()?;
+            Ok(Some(Arc::clone(tls)))
+        }
+        (true, None) => Err(Error::config("dfs:// needs --tls-ca, the certificate of the fleet's authority")),
+        (false, Some(_)) => Err(Error::config("--tls-ca is given, but df:// is plain; write dfs://")),
+        (false, None) if has_token => Err(Error::config("BALER_TOKEN is set, and goes out by TLS alone; write dfs:// and give --tls-ca")),
+        (false, None) => Ok(None),
+    }
+}
+
+/// What the texts of a failed handshake mean.
+const TLS_HINTS: [(&str, &str); 10] = [
+    ("UnknownIssuer", ": --tls-ca does not hold the authority which signed its certificate"),
+    // An authority of the same name, but another one.
+    ("BadSignature", ": --tls-ca does not hold the authority which signed its certificate"),
+    ("NotValidForName", ": its certificate is for another host"),
+    ("invalid peer certificate: Expired", ": its certificate has ended"),
+    ("alert: CertificateExpired", ": the certificate of --tls-cert has ended"),
+    ("alert: UnknownCA", ": it does not know the authority which signed --tls-cert"),
+    ("alert: DecryptError", ": it does not know the authority which signed --tls-cert"),
+    ("alert: CertificateRequired", ": it asks for a certificate, --tls-cert and --tls-key"),
+    ("InvalidContentType", ": it does not speak TLS; write df://"),
+    ("invalid HTTP version", ": perhaps it speaks TLS; write dfs://"),
+];
 
 fn unreachable_error(url: &str, cause: &reqwest::Error) -> Error {
     let mut deepest: &dyn std::error::Error = cause;
     while let Some(below) = deepest.source() {
         deepest = below;
     }
-    Error::new(ErrorKind::Unreachable, format!("the scheduler at {url} does not answer as one of Baler: {deepest}"))
+    let cause = deepest.to_string();
+    let hint = TLS_HINTS.iter().find(|(text, _)| cause.contains(text)).map_or("", |(_, hint)| hint);
+    Error::new(ErrorKind::Unreachable, format!("the scheduler at {url} does not answer as one of Baler: {cause}{hint}"))
 }
 
 #[cfg(test)]
@@ -263,8 +335,9 @@ mod tests {
 
     #[test]
     fn scheduler_urls_are_read() {
-        assert_eq!(http_url("df://host").unwrap(), "http://host:50050");
-        assert_eq!(http_url("df://127.0.0.1:7").unwrap(), "http://127.0.0.1:7");
+        assert_eq!(http_url("df://host").unwrap(), ("http://host:50050".to_string(), false));
+        assert_eq!(http_url("df://127.0.0.1:7").unwrap(), ("http://127.0.0.1:7".to_string(), false));
+        assert_eq!(http_url("dfs://host").unwrap(), ("https://host:50050".to_string(), true));
         assert!(http_url("host:50050").unwrap_err().to_string().contains("df://host:50050"));
     }
 }

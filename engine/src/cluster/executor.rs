@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
 
-use super::client::{http_client, same_version};
+use super::client::{Caller, same_version};
 use super::engine::TaskEngine;
+use super::secure::secure_ports;
 use super::stop::running_tasks;
 use super::{ballista_error, executor_agent};
 use crate::codec::{LogicalCodec, PhysicalCodec};
@@ -19,6 +20,7 @@ use crate::session::{Place, SessionParts, runtime_env};
 use crate::telemetry::host::{publish_certificates, publish_disks};
 use crate::telemetry::serve::{MetricsServer, routes};
 use crate::telemetry::text::Published;
+use crate::trust::Trust;
 
 /// Pause before an executor which lost its scheduler starts again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -30,6 +32,8 @@ pub struct ExecutorOptions {
     pub health: SocketAddr,
     /// How long SIGTERM waits for splits under way, in whole: shorter than what Kubernetes grants (30 s).
     pub drain: Duration,
+    /// Who may come in.
+    pub trust: Trust,
 }
 
 /// Runs an executor until SIGTERM or SIGINT. It then takes no more tasks, finishes the splits under way, hands its other splits
@@ -50,6 +54,12 @@ pub async fn serve(mut config: ExecutorProcessConfig, parts: SessionParts, optio
     std::fs::create_dir_all(&scratch).map_err(|e| Error::config(format!("cannot make the work folder {scratch}")).with_source(e))?;
     let work_folder = std::path::PathBuf::from(&scratch);
     config.work_dir = Some(scratch.clone());
+    let trust = options.trust.clone();
+    let _front = match &trust.tls {
+        Some(tls) => Some(secure_ports(&mut config, tls, &trust.access).await?),
+        None => None,
+    };
+    let secure = trust.tls.as_ref().map(|tls| tls.endpoint_override());
     let functions = parts.function_registry()?;
     config.override_function_registry = Some(Arc::new(functions));
     config.override_config_producer = Some(Arc::new(move || parts.config(&Place::Server)));
@@ -60,6 +70,10 @@ pub async fn serve(mut config: ExecutorProcessConfig, parts: SessionParts, optio
     // Heartbeats say whose they are and of which version, which Ballista's messages have no place for.
     let agent = executor_agent(&config.executor_id);
     config.override_create_grpc_client_endpoint = Some(Arc::new(move |endpoint| {
+        let endpoint = match &secure {
+            Some(secure) => secure(endpoint)?,
+            None => endpoint,
+        };
         // An id which no header can hold stays unnamed.
         Ok(endpoint.clone().user_agent(agent.as_str()).unwrap_or(endpoint))
     }));
@@ -73,21 +87,23 @@ pub async fn serve(mut config: ExecutorProcessConfig, parts: SessionParts, optio
         text.gauge("baler_executor_running_tasks", "Tasks which this executor runs now.", &[], running_tasks() as f64);
     }));
     let not_ready = "the scheduler has not answered the last heartbeat";
-    let _served = MetricsServer::start(options.health, |scrapes| routes(published, scrapes, move || health.is_ready(), not_ready)).await?;
+    let _served =
+        MetricsServer::start(options.health, &trust, |scrapes| routes(published, scrapes, move || health.is_ready(), not_ready)).await?;
     if run(Arc::new(config), &options).await? { Ok(()) } else { start_anew() }
 }
 
 /// `true` when the process was asked to stop; `false` when its scheduler was lost.
 async fn run(config: Arc<ExecutorProcessConfig>, options: &ExecutorOptions) -> Result<bool> {
-    let scheduler = format!("http://{}:{}", config.scheduler_host, config.scheduler_port);
-    let http = http_client()?;
+    let scheme = if options.trust.tls.is_some() { "https" } else { "http" };
+    let scheduler = format!("{scheme}://{}:{}", config.scheduler_host, config.scheduler_port);
+    let caller = Caller::new(options.trust.tls.clone(), None)?;
     let stopped = runtime::spawn_io(stop_signal())?;
     tokio::pin! {
         let stopped = stopped.join();
     }
     loop {
         let answer = tokio::select! {
-            answer = same_version(&scheduler, &http) => answer,
+            answer = same_version(&scheduler, &caller) => answer,
             signal = &mut stopped => return signal?.map(|_| true),
         };
         match answer {

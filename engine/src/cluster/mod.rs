@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`defaults`] | where our defaults differ from Ballista's, and why |
 //! | [`scheduler`] | `baler scheduler`: Ballista's services, REST, Flight and ours behind one port |
+//! | `secure` | an executor's ports by TLS |
 //! | `slots` | which slots are free, counted from what runs |
 //! | `kept` | what a stage has delivered is delivered once, also when it is rolled back |
 //! | [`executor`] | `baler executor`: Ballista's executor with drain, restart and health |
@@ -25,6 +26,7 @@ pub mod executor;
 pub mod flight_sql;
 mod kept;
 pub mod scheduler;
+mod secure;
 mod slots;
 mod stages;
 mod stop;

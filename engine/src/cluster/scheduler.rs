@@ -47,6 +47,9 @@ use crate::statement;
 use crate::telemetry::host::{local_folder, publish_certificates, publish_disks};
 use crate::telemetry::serve::metrics_answer;
 use crate::telemetry::text::Published;
+use crate::trust::Trust;
+use crate::trust::guard::guarded;
+use crate::trust::listen::{Clients, Peer, TlsListener};
 use crate::web;
 use crate::web::board::Board;
 
@@ -61,11 +64,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const PROBE_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs a scheduler until the process ends. `tables` are DDL statements whose tables every session knows; `state` is the URL of the folder
-/// whose jobs the dashboard shows.
+/// whose jobs the dashboard shows; `trust` says who may come in.
 ///
 /// # Errors
 /// Config, for settings or tables which are not valid; Unreachable, when the port cannot be had.
-pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: String, state: &str) -> Result<()> {
+pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: String, state: &str, trust: Trust) -> Result<()> {
     config.validate().map_err(ballista_error)?;
     if config.web_tui_route == "/" {
         return Err(Error::config("--web-tui-route / is where the dashboard is; take another path for Ballista's own page"));
@@ -74,6 +77,10 @@ pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: Str
     let address: SocketAddr = format!("{}:{}", config.bind_host, config.bind_port)
         .parse()
         .map_err(|e| Error::config(format!("cannot bind to {}:{}", config.bind_host, config.bind_port)).with_source(e))?;
+    // Executors come back to this name with what their tasks did. Ballista's default reaches the scheduler from its own machine alone.
+    if config.external_host == "localhost" && !address.ip().is_unspecified() {
+        config.external_host.clone_from(&config.bind_host);
+    }
     let shared = Arc::new(SharedTables::define(&parts, &tables).await?);
     let session = parts.config(&Place::Server);
     let (for_config, for_state) = (parts.clone(), parts);
@@ -81,9 +88,11 @@ pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: Str
     config.override_session_builder = Some(Arc::new(move |config| shared.session_state(&for_state, config)));
     config.override_logical_codec = Some(Arc::new(LogicalCodec::default()));
     config.override_physical_codec = Some(Arc::new(PhysicalCodec::default()));
+    config.use_tls = trust.tls.is_some();
+    config.override_create_grpc_client_endpoint = trust.tls.as_ref().map(|tls| tls.endpoint_override());
     let config = Arc::new(config);
 
-    let listener = bind(address).await?.tap_io(tune);
+    let listener = bind(address).await?;
     let cluster = BallistaCluster::new_from_config(&config).await.map_err(ballista_error)?;
     let jobs = cluster.job_state();
     let cluster = BallistaCluster::new(Arc::new(CountedSlots::default()), Arc::clone(&jobs));
@@ -92,14 +101,20 @@ pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: Str
     let versions = Arc::new(Versions::default());
     let workers = FleetWorkers::new(Arc::clone(&scheduler), Arc::clone(&config), Arc::clone(&versions), session, jobs);
     let board = Arc::new(Board::new(env, state, Arc::new(workers))?);
-    let router = router(scheduler, &config, tables, versions, board);
-    tracing::info!(%address, version = crate::VERSION, "scheduler listens");
-    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-        .await
-        .map_err(|e| Error::internal("the scheduler's server ended").with_source(e))
+    let router = guarded(router(scheduler, &config, tables, versions, board), trust.access);
+    tracing::info!(%address, version = crate::VERSION, tls = config.use_tls, "scheduler listens");
+    let served = match trust.tls {
+        None => axum::serve(listener.tap_io(tune), router.into_make_service_with_connect_info::<SocketAddr>()).await,
+        Some(tls) => {
+            let listener = TlsListener::new(listener, tls, Clients::Any, tune);
+            axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
+        }
+    };
+    served.map_err(|e| Error::internal("the scheduler's server ended").with_source(e))
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener> {
+/// Binds a port, with patience for one which is still held.
+pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener> {
     let begun = std::time::Instant::now();
     loop {
         match TcpListener::bind(address).await {
@@ -115,7 +130,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
 
 /// Small answers leave at once, and a client whose machine went away without a word is noticed, so that its statement's job is
 /// cancelled like that of one which said goodbye.
-fn tune(stream: &mut TcpStream) {
+pub(super) fn tune(stream: &mut TcpStream) {
     let keep_alive = TcpKeepalive::new().with_time(SILENCE_MAX).with_interval(PROBE_PAUSE);
     let tuned = stream.set_nodelay(true).and_then(|()| SockRef::from(&*stream).set_tcp_keepalive(&keep_alive));
     if let Err(error) = tuned {

@@ -41,16 +41,21 @@ pub fn space(folder: &Path) -> Option<(u64, u64)> {
     Some((disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize))
 }
 
-/// Shows `baler_certificate_expires_seconds{file}`, a Unix time: of each file of certificates which this process is told to trust, the first
-/// end. Read at each scrape, because a mounted file may be replaced.
+/// Shows `baler_certificate_expires_seconds{file}`, a Unix time: of each file of certificates which this process is told of by a variable, the
+/// first end. Read at each scrape, because a mounted file may be replaced.
 pub fn publish_certificates(published: &Published) {
-    let files: Vec<(&'static str, PathBuf)> = std::env::var_os(AUTHORITY).map(|file| (AUTHORITY, file.into())).into_iter().collect();
+    let named = |variable: &'static str| std::env::var_os(variable).map(|file| (variable, PathBuf::from(file)));
+    let files: Vec<_> = [AUTHORITY, "BALER_TLS_CA", "BALER_TLS_CERT"].into_iter().filter_map(named).collect();
     published.add(Box::new(move |text| {
+        let mut is_first = true;
         for (variable, file) in &files {
             match first_end(file) {
                 Ok(end) => {
-                    let help = "When the first certificate of a file ends, in seconds since 1970.";
-                    text.gauge("baler_certificate_expires_seconds", help, &[("file", variable)], end as f64);
+                    if std::mem::take(&mut is_first) {
+                        let help = "When the first certificate of a file ends, in seconds since 1970.";
+                        text.family("baler_certificate_expires_seconds", Kind::Gauge, help);
+                    }
+                    text.sample("baler_certificate_expires_seconds", &[("file", variable)], end as f64);
                 }
                 Err(error) => tracing::debug!(%error, "the end of a certificate is not known"),
             }
@@ -68,7 +73,7 @@ pub fn first_end(file: &Path) -> Result<i64> {
     let mut first = None;
     for certificate in certificates {
         let certificate = certificate.map_err(|e| bad("no PEM").with_source(e))?;
-        let end = not_after(&certificate).ok_or_else(|| bad("a certificate without an end"))?;
+        let end = end_of(&certificate).ok_or_else(|| bad("a certificate without an end"))?;
         first = Some(first.map_or(end, |first: i64| first.min(end)));
     }
     first.ok_or_else(|| bad("holds no certificate"))
@@ -80,8 +85,8 @@ const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// `notAfter` of a certificate (RFC 5280, 4.1): it is the sixth field of its body at most, so no more of X.509 has to be read.
-fn not_after(certificate: &[u8]) -> Option<i64> {
+/// `notAfter` of a certificate (RFC 5280, 4.1), in seconds since 1970: it is the sixth field of its body at most, so no more of X.509 has to be read.
+pub(crate) fn end_of(certificate: &[u8]) -> Option<i64> {
     let mut certificate = Der(certificate).content_of(SEQUENCE)?;
     let mut body = certificate.content_of(SEQUENCE)?;
     if body.0.first() == Some(&VERSION) {
@@ -176,7 +181,7 @@ mod tests {
         std::fs::write(&file, "no certificate").unwrap();
         assert!(first_end(&file).unwrap_err().to_string().contains("holds no certificate"));
         for cut in [&b""[..], b"\x30", b"\x30\x84\xff\xff\xff\xff", b"\x30\x03\x30\x01\x02", b"\x30\x80\x00"] {
-            assert_eq!(not_after(cut), None);
+            assert_eq!(end_of(cut), None);
         }
     }
 

@@ -1,19 +1,23 @@
 //! `/metrics`, `/healthz` and `/readyz` of a process.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
 use super::COUNTERS;
 use super::text::{CONTENT_TYPE, Published, Text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::{Spawned, spawn_io};
+use crate::trust::Trust;
+use crate::trust::guard::guarded;
+use crate::trust::listen::{Clients, Peer, TlsListener};
 
 /// The answer to a scrape: the counters of this process, what it publishes, and what the operating system says of it.
 pub fn metrics_answer(published: &Published) -> Response {
@@ -63,20 +67,29 @@ pub struct MetricsServer {
 }
 
 impl MetricsServer {
-    /// Serves routes at `address`, whose port is bound when this returns.
+    /// Serves routes at `address`, whose port is bound when this returns, to whom `trust` lets in.
     ///
     /// # Errors
     /// Unreachable, when the port cannot be had.
-    pub async fn start(address: SocketAddr, routes: impl FnOnce(Scrapes) -> Router) -> Result<Self> {
+    pub async fn start(address: SocketAddr, trust: &Trust, routes: impl FnOnce(Scrapes) -> Router) -> Result<Self> {
         let failed = |e: std::io::Error| Error::new(ErrorKind::Unreachable, format!("cannot listen on {address}")).with_source(e);
         let listener = spawn_io(TcpListener::bind(address))?.join().await?.map_err(failed)?;
         tracing::info!(%address, "serves metrics and health");
         let ((count, scrapes), (stop, stopped)) = (watch::channel(0), oneshot::channel::<()>());
-        let routes = routes(count);
+        let routes = guarded(routes(count), Arc::clone(&trust.access));
+        let tls = trust.tls.clone();
         let served = spawn_io(async move {
             // A dropped sender ends it as well.
-            let served = axum::serve(listener, routes).with_graceful_shutdown(async move { drop(stopped.await) });
-            if let Err(error) = served.await {
+            let stopped = async move { drop(stopped.await) };
+            let served = match tls {
+                None => axum::serve(listener, routes).with_graceful_shutdown(stopped).await,
+                Some(tls) => {
+                    let listener = TlsListener::new(listener, tls, Clients::Any, |_: &mut TcpStream| {});
+                    let routes = routes.into_make_service_with_connect_info::<Peer>();
+                    axum::serve(listener, routes).with_graceful_shutdown(stopped).await
+                }
+            };
+            if let Err(error) = served {
                 tracing::warn!(%error, "metrics are no longer served");
             }
         })?;

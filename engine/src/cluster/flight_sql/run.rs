@@ -97,6 +97,18 @@ pub(super) fn is_write(plan: &LogicalPlan) -> bool {
     matches!(plan, LogicalPlan::Dml(_))
 }
 
+/// Whether anything in a plan writes, or changes tables; settings of the own session are nobody else's matter.
+pub(super) fn changes_something(plan: &LogicalPlan) -> bool {
+    let is_change = |node: &LogicalPlan| matches!(node, LogicalPlan::Dml(_) | LogicalPlan::Ddl(_) | LogicalPlan::Copy(_));
+    // A plan that cannot be looked through may hold anything.
+    let mut found = false;
+    let visited = plan.apply_with_subqueries(|node| {
+        found |= is_change(node);
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    visited.is_err() || found
+}
+
 /// Whether a plan changes the session and returns nothing.
 pub(super) fn is_change_of_session(plan: &LogicalPlan) -> bool {
     matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(_))

@@ -16,15 +16,19 @@ use ballista_core::flight_proxy_service::BallistaFlightProxyService;
 use ballista_flight_sql::{ANONYMOUS_SESSION, AnonymousAuthenticator, Authenticator, QueryBackend};
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Schema, UInt64Type};
+use datafusion::logical_expr::LogicalPlan;
 use futures::{Stream, TryStreamExt};
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use super::encode::{Handle, Rows, encode, fetch, fetch_batches, flight_info, schema_bytes};
-use super::run::{Outcome, is_change_of_session, is_write, plan, run};
+use super::run::{Outcome, changes_something, is_change_of_session, is_write, plan, run};
 use super::session::{IDLE_MAX, Lease, Prepared, Session, Store};
 use crate::cluster::ballista_error;
 use crate::cluster::scheduler::Scheduler;
+use crate::trust::access::{Caller, Role};
+use crate::trust::guard::audit;
+use crate::web::secret::hide_secrets;
 
 /// Header with a session's token.
 const AUTHORIZATION: &str = "authorization";
@@ -57,18 +61,24 @@ impl FlightSql {
         self
     }
 
-    /// The session of a request: that of its token, else the one which all share that did not introduce themselves.
-    async fn session(&self, headers: &MetadataMap) -> Result<Lease<Session>, Status> {
+    /// The session of a request: that of its token, else the one which all requests of its caller share that did not introduce themselves.
+    async fn session(&self, headers: &MetadataMap, extensions: &Extensions) -> Result<Lease<Session>, Status> {
+        let caller = extensions.get::<Caller>();
         if let Some(token) = bearer_token(headers) {
-            let unknown = || Status::unauthenticated("the session is unknown or was idle for too long; connect again");
-            return self.sessions.get(token).ok_or_else(unknown);
+            match (self.sessions.get(token), caller) {
+                (Some(session), _) => return Ok(session),
+                // The guard knows the token: it is the caller's own.
+                (None, Some(_)) => {}
+                (None, None) => return Err(Status::unauthenticated("the session is unknown or was idle for too long; connect again")),
+            }
         }
         if !self.authenticator.allows_anonymous() {
             return Err(Status::unauthenticated("user and password are needed"));
         }
-        match self.sessions.get(ANONYMOUS_SESSION) {
+        let id = caller.map_or(ANONYMOUS_SESSION.to_string(), |caller| format!("{ANONYMOUS_SESSION} {}", caller.name));
+        match self.sessions.get(&id) {
             Some(session) => Ok(session),
-            None => self.open(ANONYMOUS_SESSION.to_string()).await,
+            None => self.open(id).await,
         }
     }
 
@@ -115,10 +125,25 @@ impl FlightSql {
         i64::try_from(count).map_err(|_| Status::internal("more rows were written than the protocol can count"))
     }
 
-    async fn planned(&self, session: &Session, sql: String) -> Result<Prepared, Status> {
+    /// Plans a statement which the caller may run.
+    async fn planned(&self, session: &Session, extensions: &Extensions, sql: String) -> Result<Prepared, Status> {
         let plan = plan(&session.context, &sql).await?;
+        let may_change = extensions.get::<Caller>().is_none_or(|caller| caller.role >= Role::Submit);
+        if !may_change && changes_something(&plan) {
+            return Err(Status::permission_denied("the role read runs queries alone; this statement takes the role submit"));
+        }
         Ok(Prepared { sql, plan })
     }
+}
+
+/// Leaves a line about what is begun, and by whom.
+fn audit_of<T>(request: &Request<T>, statement: &Prepared) {
+    let action = match &statement.plan {
+        LogicalPlan::Ddl(_) => "ddl",
+        plan if changes_something(plan) => "write",
+        _ => "query",
+    };
+    audit(request.extensions().get::<Caller>(), action, &hide_secrets(&statement.sql));
 }
 
 /// What a write counted.
@@ -157,9 +182,10 @@ impl FlightSqlService for FlightSql {
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Pin<Box<dyn Stream<Item = Result<HandshakeResponse, Status>> + Send>>>, Status> {
         let identity = self.authenticator.authenticate(request.metadata()).await?;
+        let user = request.extensions().get::<Caller>().map(|caller| caller.name.clone());
         let token = random_handle();
         drop(self.open(token.clone()).await?);
-        tracing::debug!(user = identity.user, "a Flight SQL session begins");
+        tracing::debug!(user = user.or(identity.user), "a Flight SQL session begins");
         let bearer = format!("Bearer {token}").parse().map_err(|_| Status::internal("a token is no header"))?;
         let answer = HandshakeResponse { protocol_version: 0, payload: token.into() };
         let answer: Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(futures::stream::iter([Ok(answer)]));
@@ -168,8 +194,12 @@ impl FlightSqlService for FlightSql {
         Ok(response)
     }
 
-    /// Tickets of Ballista's own client, which fetches results of its jobs here and knows nothing of sessions.
+    /// Tickets of Ballista's own client, which fetches results of its jobs here and knows nothing of sessions. They name any host, so they are for
+    /// those who may give the fleet work.
     async fn do_get_fallback(&self, request: Request<Ticket>, _message: Any) -> Result<Response<Rows>, Status> {
+        if request.extensions().get::<Caller>().is_some_and(|caller| caller.role < Role::Submit) {
+            return Err(Status::permission_denied("results of jobs take the role submit; run the query by Flight SQL"));
+        }
         self.proxy.do_get(request).await
     }
 
@@ -178,8 +208,9 @@ impl FlightSqlService for FlightSql {
         query: CommandStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        let session = self.session(request.metadata()).await?;
-        let statement = self.planned(&session, query.query).await?;
+        let session = self.session(request.metadata(), request.extensions()).await?;
+        let statement = self.planned(&session, request.extensions(), query.query).await?;
+        audit_of(&request, &statement);
         self.query(&session, statement, request.into_inner()).await
     }
 
@@ -188,13 +219,14 @@ impl FlightSqlService for FlightSql {
         query: CommandPreparedStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        let session = self.session(request.metadata()).await?;
+        let session = self.session(request.metadata(), request.extensions()).await?;
         let statement = prepared(&session, &query.prepared_statement_handle)?;
+        audit_of(&request, &statement);
         self.query(&session, statement.clone(), request.into_inner()).await
     }
 
     async fn do_get_statement(&self, ticket: TicketStatementQuery, request: Request<Ticket>) -> Result<Response<Rows>, Status> {
-        let session = self.session(request.metadata()).await?;
+        let session = self.session(request.metadata(), request.extensions()).await?;
         let rows = match Handle::read(&ticket)? {
             Handle::Partition(action) => fetch(&self.proxy, action).await?,
             Handle::Here(handle) => {
@@ -211,8 +243,9 @@ impl FlightSqlService for FlightSql {
         command: CommandStatementUpdate,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        let session = self.session(request.metadata()).await?;
-        let statement = self.planned(&session, command.query).await?;
+        let session = self.session(request.metadata(), request.extensions()).await?;
+        let statement = self.planned(&session, request.extensions(), command.query).await?;
+        audit_of(&request, &statement);
         self.update(&session, statement).await
     }
 
@@ -221,8 +254,9 @@ impl FlightSqlService for FlightSql {
         command: CommandPreparedStatementUpdate,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        let session = self.session(request.metadata()).await?;
+        let session = self.session(request.metadata(), request.extensions()).await?;
         let statement = prepared(&session, &command.prepared_statement_handle)?;
+        audit_of(&request, &statement);
         self.update(&session, statement.clone()).await
     }
 
@@ -239,8 +273,8 @@ impl FlightSqlService for FlightSql {
         query: ActionCreatePreparedStatementRequest,
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        let session = self.session(request.metadata()).await?;
-        let statement = self.planned(&session, query.query).await?;
+        let session = self.session(request.metadata(), request.extensions()).await?;
+        let statement = self.planned(&session, request.extensions(), query.query).await?;
         // Drivers take a statement without columns for one which returns a count instead of rows.
         let schema = if is_write(&statement.plan) { Schema::empty() } else { statement.plan.schema().as_arrow().clone() };
         let handle = random_handle();
@@ -257,7 +291,7 @@ impl FlightSqlService for FlightSql {
         query: ActionClosePreparedStatementRequest,
         request: Request<Action>,
     ) -> Result<(), Status> {
-        let session = self.session(request.metadata()).await?;
+        let session = self.session(request.metadata(), request.extensions()).await?;
         if let Ok(handle) = std::str::from_utf8(&query.prepared_statement_handle) {
             drop(session.prepared.take(handle));
         }
@@ -269,7 +303,7 @@ impl FlightSqlService for FlightSql {
         query: CommandGetCatalogs,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.session(request.metadata()).await?.metadata.get_flight_info_catalogs(query, settled(request)).await
+        self.session(request.metadata(), request.extensions()).await?.metadata.get_flight_info_catalogs(query, settled(request)).await
     }
 
     async fn get_flight_info_schemas(
@@ -277,7 +311,7 @@ impl FlightSqlService for FlightSql {
         query: CommandGetDbSchemas,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.session(request.metadata()).await?.metadata.get_flight_info_schemas(query, settled(request)).await
+        self.session(request.metadata(), request.extensions()).await?.metadata.get_flight_info_schemas(query, settled(request)).await
     }
 
     async fn get_flight_info_tables(
@@ -285,7 +319,7 @@ impl FlightSqlService for FlightSql {
         query: CommandGetTables,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.session(request.metadata()).await?.metadata.get_flight_info_tables(query, settled(request)).await
+        self.session(request.metadata(), request.extensions()).await?.metadata.get_flight_info_tables(query, settled(request)).await
     }
 
     async fn get_flight_info_table_types(
@@ -293,7 +327,7 @@ impl FlightSqlService for FlightSql {
         query: CommandGetTableTypes,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.session(request.metadata()).await?.metadata.get_flight_info_table_types(query, settled(request)).await
+        self.session(request.metadata(), request.extensions()).await?.metadata.get_flight_info_table_types(query, settled(request)).await
     }
 
     async fn get_flight_info_sql_info(
@@ -301,7 +335,7 @@ impl FlightSqlService for FlightSql {
         query: CommandGetSqlInfo,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.session(request.metadata()).await?.metadata.get_flight_info_sql_info(query, settled(request)).await
+        self.session(request.metadata(), request.extensions()).await?.metadata.get_flight_info_sql_info(query, settled(request)).await
     }
 
     async fn get_flight_info_xdbc_type_info(
@@ -309,31 +343,31 @@ impl FlightSqlService for FlightSql {
         query: CommandGetXdbcTypeInfo,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.session(request.metadata()).await?.metadata.get_flight_info_xdbc_type_info(query, settled(request)).await
+        self.session(request.metadata(), request.extensions()).await?.metadata.get_flight_info_xdbc_type_info(query, settled(request)).await
     }
 
     async fn do_get_catalogs(&self, query: CommandGetCatalogs, request: Request<Ticket>) -> Result<Response<Rows>, Status> {
-        self.session(request.metadata()).await?.metadata.do_get_catalogs(query, settled(request)).await
+        self.session(request.metadata(), request.extensions()).await?.metadata.do_get_catalogs(query, settled(request)).await
     }
 
     async fn do_get_schemas(&self, query: CommandGetDbSchemas, request: Request<Ticket>) -> Result<Response<Rows>, Status> {
-        self.session(request.metadata()).await?.metadata.do_get_schemas(query, settled(request)).await
+        self.session(request.metadata(), request.extensions()).await?.metadata.do_get_schemas(query, settled(request)).await
     }
 
     async fn do_get_tables(&self, query: CommandGetTables, request: Request<Ticket>) -> Result<Response<Rows>, Status> {
-        self.session(request.metadata()).await?.metadata.do_get_tables(query, settled(request)).await
+        self.session(request.metadata(), request.extensions()).await?.metadata.do_get_tables(query, settled(request)).await
     }
 
     async fn do_get_table_types(&self, query: CommandGetTableTypes, request: Request<Ticket>) -> Result<Response<Rows>, Status> {
-        self.session(request.metadata()).await?.metadata.do_get_table_types(query, settled(request)).await
+        self.session(request.metadata(), request.extensions()).await?.metadata.do_get_table_types(query, settled(request)).await
     }
 
     async fn do_get_sql_info(&self, query: CommandGetSqlInfo, request: Request<Ticket>) -> Result<Response<Rows>, Status> {
-        self.session(request.metadata()).await?.metadata.do_get_sql_info(query, settled(request)).await
+        self.session(request.metadata(), request.extensions()).await?.metadata.do_get_sql_info(query, settled(request)).await
     }
 
     async fn do_get_xdbc_type_info(&self, query: CommandGetXdbcTypeInfo, request: Request<Ticket>) -> Result<Response<Rows>, Status> {
-        self.session(request.metadata()).await?.metadata.do_get_xdbc_type_info(query, settled(request)).await
+        self.session(request.metadata(), request.extensions()).await?.metadata.do_get_xdbc_type_info(query, settled(request)).await
     }
 
     /// What the server can do is fixed.

@@ -1,0 +1,205 @@
+//! The one layer before every route of a server: gRPC, Flight SQL, REST, pages and metrics alike.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+
+use super::access::{Access, Caller, Role, Shown};
+use super::listen::Peer;
+use crate::error::{Error, ErrorKind};
+
+const SCHEDULER: &str = "/ballista.protobuf.SchedulerGrpc/";
+const FLIGHT: &str = "/arrow.flight.protocol.FlightService/";
+const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
+
+/// Puts the guard before all routes. Behind it a request carries its [`Caller`], unless nobody is asked.
+pub fn guarded(routes: Router, access: Arc<Access>) -> Router {
+    routes.layer(from_fn_with_state(access, check))
+}
+
+/// The role which a request takes; `None` for whether a server is well, which probes ask without a name.
+fn needed(method: &Method, path: &str, is_grpc: bool) -> Option<Role> {
+    if let Some(call) = path.strip_prefix(SCHEDULER) {
+        return Some(match call {
+            "GetJobStatus" | "GetJobMetrics" => Role::Read,
+            "CreateUpdateSession" | "RemoveSession" | "ExecuteQuery" | "ExecuteQueryPush" | "CancelJob" | "CleanJobData" => Role::Submit,
+            // What executors call, and what nobody has thought of.
+            _ => Role::Member,
+        });
+    }
+    if path.starts_with(FLIGHT) {
+        // What a statement needs besides is known when it is planned.
+        return Some(Role::Read);
+    }
+    if is_grpc {
+        return Some(Role::Member);
+    }
+    match path {
+        "/healthz" | "/readyz" => None,
+        "/api/baler/settings" => Some(Role::Admin),
+        path if path.starts_with("/api/job/") && path.ends_with("/config") => Some(Role::Admin),
+        _ if matches!(*method, Method::GET | Method::HEAD) => Some(Role::Read),
+        _ => Some(Role::Submit),
+    }
+}
+
+/// What a request which needs at least [`Role::Submit`] does, for the audit; Flight SQL tells it by itself.
+fn action(path: &str) -> &'static str {
+    match path.strip_prefix(SCHEDULER) {
+        Some("ExecuteQuery" | "ExecuteQueryPush") => "submit",
+        Some("CancelJob") => "cancel",
+        Some(_) => "",
+        None if path.starts_with("/api/") => "cancel",
+        None => "",
+    }
+}
+
+async fn check(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|peer| peer.0.clone());
+    if let Some(peer) = &peer {
+        // Ballista's scheduler looks for it under this type.
+        request.extensions_mut().insert(ConnectInfo(peer.address));
+    }
+    let path = request.uri().path().to_string();
+    let is_grpc = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let Some(needed) = needed(request.method(), &path, is_grpc) else { return next.run(request).await };
+    let token = token_of(request.headers());
+    let shown = Shown { certificate: peer.as_ref().and_then(|peer| peer.certificate.as_ref()), token: token.as_deref() };
+    let caller = match access.caller(shown) {
+        Ok(caller) => caller,
+        Err(why) => {
+            tracing::info!(target: "baler::audit", peer = address(peer.as_ref()), path, why, "refused");
+            return refuse(&path, is_grpc, StatusCode::UNAUTHORIZED, why);
+        }
+    };
+    if let Some(caller) = &caller
+        && caller.role < needed
+    {
+        let why = format!("`{}` has the role {}, and this takes the role {needed}", caller.name, caller.role);
+        tracing::info!(target: "baler::audit", peer = address(peer.as_ref()), path, why, "refused");
+        return refuse(&path, is_grpc, StatusCode::FORBIDDEN, &why);
+    }
+    let action = action(&path);
+    if needed >= Role::Submit && !action.is_empty() {
+        audit(caller.as_ref(), action, &path);
+    }
+    let is_handshake = path == HANDSHAKE;
+    let Some(caller) = caller else { return next.run(request).await };
+    request.extensions_mut().insert(caller.clone());
+    let answer = next.run(request).await;
+    if is_handshake && let Some(session) = bearer(answer.headers()) {
+        access.remember(session, &caller);
+    }
+    answer
+}
+
+/// One line of what somebody has changed, or begun: `submit`, `cancel`, `query`, `write`, `ddl`. `object` holds no secret.
+pub fn audit(caller: Option<&Caller>, action: &str, object: &str) {
+    let (name, role) = caller.map_or(("everybody", String::new()), |caller| (caller.name.as_str(), caller.role.to_string()));
+    tracing::info!(target: "baler::audit", caller = name, role, action, object, "audit");
+}
+
+fn address(peer: Option<&Peer>) -> String {
+    peer.map(|peer| peer.address.to_string()).unwrap_or_default()
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The token of a request: a bearer's, or the password of a login, which is how drivers of Flight SQL send it.
+fn token_of(headers: &HeaderMap) -> Option<String> {
+    if let Some(token) = bearer(headers) {
+        return Some(token.to_string());
+    }
+    let (scheme, login) = headers.get(AUTHORIZATION).map(HeaderValue::to_str)?.ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let login = String::from_utf8(decode_base64(login.trim())?).ok()?;
+    login.split_once(':').map(|(_, password)| password.to_string())
+}
+
+/// Base64 with or without padding: drivers send both.
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let (mut bits, mut count, mut decoded) = (0_u32, 0, Vec::with_capacity(text.len() * 3 / 4));
+    for byte in text.trim_end_matches('=').bytes() {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        (bits, count) = ((bits << 6) | u32::from(value), count + 6);
+        if count >= 8 {
+            count -= 8;
+            decoded.push((bits >> count) as u8);
+            bits &= (1 << count) - 1;
+        }
+    }
+    Some(decoded)
+}
+
+fn refuse(path: &str, is_grpc: bool, status: StatusCode, why: &str) -> Response {
+    if !is_grpc {
+        return (status, format!("{why}\n")).into_response();
+    }
+    let why = if path.starts_with(SCHEDULER) {
+        // Read by a client of ours, who shows one line of it.
+        format!("{:?}", Error::new(ErrorKind::Unreachable, format!("the scheduler refuses: {why}")))
+    } else {
+        why.to_string()
+    };
+    match status {
+        StatusCode::UNAUTHORIZED => tonic::Status::unauthenticated(why).into_http(),
+        _ => tonic::Status::permission_denied(why).into_http(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_takes_the_least_role_and_what_nobody_knows_the_highest() {
+        let (get, post) = (Method::GET, Method::POST);
+        let rest = |method: &Method, path: &str| needed(method, path, false);
+        assert_eq!([rest(&get, "/healthz"), rest(&get, "/readyz")], [None, None]);
+        for path in ["/", "/metrics", "/api/baler", "/api/jobs", "/api/baler/jobs/x", "/assets/app.js"] {
+            assert_eq!(rest(&get, path), Some(Role::Read), "{path}");
+        }
+        assert_eq!(rest(&Method::PATCH, "/api/job/x"), Some(Role::Submit));
+        assert_eq!(rest(&post, "/api/baler/jobs/x/cancel"), Some(Role::Submit));
+        for path in ["/api/baler/settings", "/api/job/x/config"] {
+            assert_eq!(rest(&get, path), Some(Role::Admin), "{path}");
+        }
+        let grpc = |path: &str| needed(&post, path, true);
+        assert_eq!(grpc("/ballista.protobuf.SchedulerGrpc/ExecuteQueryPush"), Some(Role::Submit));
+        assert_eq!(grpc("/ballista.protobuf.SchedulerGrpc/GetJobStatus"), Some(Role::Read));
+        for path in ["/ballista.protobuf.SchedulerGrpc/RegisterExecutor", "/ballista.protobuf.SchedulerGrpc/New", "/other/Call"] {
+            assert_eq!(grpc(path), Some(Role::Member), "{path}");
+        }
+        assert_eq!(grpc("/arrow.flight.protocol.FlightService/DoGet"), Some(Role::Read));
+    }
+
+    #[test]
+    fn a_token_is_a_bearers_or_the_password_of_a_login() {
+        let token = |value: &str| token_of(&HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(value).unwrap())]));
+        for value in ["Bearer hush", "bearer hush", "Basic dTpodXNo", "Basic dTpodXNo=="] {
+            assert_eq!(token(value).as_deref(), Some("hush"), "{value}");
+        }
+        // `u:hush!` needs padding.
+        assert_eq!([token("Basic dTpodXNoIQ"), token("Basic dTpodXNoIQ==")], [Some("hush!".to_string()), Some("hush!".to_string())]);
+        for value in ["hush", "Digest hush", "Basic *", "Basic aHVzaA"] {
+            assert_eq!(token(value), None, "{value}");
+        }
+    }
+}

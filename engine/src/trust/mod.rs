@@ -1,0 +1,95 @@
+//! Who may talk to whom: TLS with an authority of one's own, and what a certificate or a token entitles to.
+//!
+//! | place | holds |
+//! | --- | --- |
+//! | [`tls`] | this process's certificate, key and authority, as client and as server |
+//! | [`listen`] | a port which speaks TLS, and the front of one which cannot |
+//! | [`access`] | roles, and the file which gives them to tokens and certificates |
+//! | [`guard`] | the one layer before every route of a server |
+//! | `reload` | files which are read again when they change |
+//!
+//! Without files nothing of this is there: servers listen on the loopback address and let everybody in, as on a laptop.
+
+pub mod access;
+pub mod guard;
+pub mod listen;
+mod reload;
+pub mod tls;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use access::Access;
+use tls::Tls;
+
+use crate::error::{Error, Result};
+
+/// How a server receives callers.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    /// Its certificate; plain without one.
+    pub tls: Option<Arc<Tls>>,
+    /// Who may do what.
+    pub access: Arc<Access>,
+}
+
+impl Trust {
+    /// Of a server that is plain and lets everybody in.
+    pub fn open() -> Self {
+        Self { tls: None, access: Arc::new(Access::Everybody) }
+    }
+
+    /// Of a server on `host`, with roles from the file `access`.
+    ///
+    /// # Errors
+    /// Config, for a plain server which other machines reach and which is not explicitly `insecure`; for files that cannot be used; for roles
+    /// without TLS, whose tokens everybody could read on the way.
+    pub fn of_server(tls: Option<Arc<Tls>>, access: Option<&std::path::Path>, host: &str, insecure: bool) -> Result<Self> {
+        let Some(tls) = tls else {
+            if access.is_some() {
+                return Err(Error::config(
+                    "--access needs TLS, or tokens could be read on their way: give --tls-cert, --tls-key and --tls-ca",
+                ));
+            }
+            if !insecure && !is_loopback(host) {
+                return Err(Error::config(format!(
+                    "--bind-host {host} lets other machines in, without TLS: give --tls-cert, --tls-key and --tls-ca, or --insecure if everybody \
+                     who reaches the port may do everything"
+                )));
+            }
+            return Ok(Self::open());
+        };
+        if tls.current()?.server().is_none() {
+            return Err(Error::config("a server with --tls-ca needs --tls-cert and --tls-key too"));
+        }
+        let access = match access {
+            Some(file) => Access::from_file(file)?,
+            None => Access::Certificates,
+        };
+        Ok(Self { tls: Some(tls), access: Arc::new(access) })
+    }
+}
+
+/// Whether only this machine reaches a server on `host`. A name that is no address is nobody's loopback.
+fn is_loopback(host: &str) -> bool {
+    host.trim_matches(['[', ']']).parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_server_is_for_this_machine_unless_told_otherwise() {
+        for host in ["127.0.0.1", "127.9.9.9", "::1", "[::1]"] {
+            assert!(Trust::of_server(None, None, host, false).is_ok(), "{host}");
+        }
+        for host in ["0.0.0.0", "10.0.0.1", "::", "[::]", "example.org"] {
+            let refused = Trust::of_server(None, None, host, false).unwrap_err().to_string();
+            assert!(refused.contains("--insecure") && refused.contains(host), "{refused}");
+            assert!(Trust::of_server(None, None, host, true).is_ok(), "{host}");
+        }
+        let file = Some(std::path::Path::new("roles"));
+        assert!(Trust::of_server(None, file, "127.0.0.1", true).unwrap_err().to_string().contains("--access needs TLS"));
+    }
+}
