@@ -10,6 +10,8 @@
 //! | `change` | the same job again: unchanged, and with another statement or input |
 //! | `audit` | `verify` finds what was done behind its back |
 //! | `disk` | full disks and missing rights |
+//! | `docs` | the pages of docs/ are those of the code; completions and manual |
+//! | `migrating` | a SparkApplication becomes a job which runs; habits of spark-submit |
 //! | `commands` | `demo`, `generate`, `sql`, and the command lines of the README |
 //! | `fleet` | jobs on a fleet, whatever is killed |
 //! | `kafka` | topics as tables and as the input of jobs |
@@ -43,6 +45,7 @@ mod damage;
 mod dashboard;
 mod defaults;
 mod disk;
+mod docs;
 mod feed_audit;
 mod fleet;
 mod flight_sql;
@@ -58,6 +61,7 @@ mod kubernetes_pods;
 mod kubernetes_scripts;
 mod letters;
 mod metrics;
+mod migrating;
 mod monitoring;
 mod preflight;
 mod queries;
