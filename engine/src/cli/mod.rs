@@ -15,6 +15,7 @@ mod jobs;
 mod metrics;
 mod operator;
 mod progress;
+mod prompt;
 mod restore;
 mod run;
 mod servers;
