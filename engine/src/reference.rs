@@ -127,6 +127,7 @@ fn add_flags(text: &mut String, command: &Command) {
         };
         let values = if values.is_empty() { String::new() } else { format!(" One of {}.", values.join(", ")) };
         let help = argument.get_long_help().or_else(|| argument.get_help()).map(ToString::to_string).unwrap_or_default();
+        let help = help.trim_end().trim_end_matches('.').to_string() + ".";
         add(text, format_args!("| `{flag}` | {} | {} | {}{values} |", code(default), code(variable), cell(&help)));
     }
 }

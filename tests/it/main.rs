@@ -25,6 +25,7 @@
 //! | `stream` | `baler stream`, whatever is killed |
 //! | `feed_audit` | `verify` of topics and of whole queries; old micro-batches folded |
 //! | `letters` | dead letters: kept, and tried again |
+//! | `prompt` | `baler sql` on a terminal |
 //! | `push_down` | filters which the server of a collection evaluates give the same rows |
 //! | `read_back` | stored documents read by SQL |
 //! | `flight_sql` | SQL from other programs: a Python and a Java client on a fleet |
@@ -65,6 +66,7 @@ mod metrics;
 mod migrating;
 mod monitoring;
 mod preflight;
+mod prompt;
 mod push_down;
 mod queries;
 mod read_back;

@@ -24,6 +24,7 @@ mod sql;
 mod stream;
 mod verify;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -209,10 +210,13 @@ async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
     }
 }
 
-/// Writes one line of result.
-#[expect(clippy::print_stdout, reason = "results of commands belong on stdout")]
+/// Writes one line of result. Whoever reads only the first lines (`| head`) is no failure.
 fn print_line(line: impl std::fmt::Display) {
-    println!("{line}");
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{line}")
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        eprintln!("error: cannot write to stdout: {error}");
+    }
 }
 
 /// Writes a result as JSON.

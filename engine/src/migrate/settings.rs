@@ -37,10 +37,10 @@ const AUTOSCALE: Counterpart = Elsewhere("k8s/components/autoscaling-keda: minRe
 const EXECUTOR_CORES: Counterpart =
     Elsewhere("the StatefulSet baler-executor (k8s/base/executors.yaml): limits.cpu {}; on bare machines `baler executor --vcores {}`");
 const EXECUTOR_MEMORY: Counterpart = Elsewhere(
-    "the StatefulSet baler-executor: limits.memory; {} is a JVM's heap, and 2Gi for 4 cores is enough here (README, results): there is no heap to size",
+    "the StatefulSet baler-executor: limits.memory; {} is a JVM's heap, and there is none to size here: memory is bounded for each partition (ARCHITECTURE.md, I7)",
 );
 const DRIVER_SIZE: Counterpart = Elsewhere(
-    "the PodTemplate baler-driver (k8s/components/operator/driver.yaml): resources; the driver only plans, 512Mi is enough ({} in Spark)",
+    "the PodTemplate baler-driver (k8s/components/operator/driver.yaml): resources ({} in Spark; here the driver only plans and reads receipts)",
 );
 const POD: Counterpart = Elsewhere("the PodTemplate baler-driver for the driver, the StatefulSet baler-executor for executors");
 const IMAGE: Counterpart = Elsewhere("k8s/components/image: one image for scheduler, executors and driver");
@@ -142,7 +142,7 @@ pub(super) const RULES: &[Rule] = &[
         "spark.hadoop.fs.s3a.connection.ssl.enabled",
         Elsewhere("the scheme of AWS_ENDPOINT, http or https (ssl {}); AWS_CA_BUNDLE for an own authority"),
     ),
-    ("spark.hadoop.fs.s3a.*", Needless("reading ahead, parts of uploads and connections are set for this work (README, results)")),
+    ("spark.hadoop.fs.s3a.*", Needless("reading ahead, parts of uploads and connections are set for this work")),
     ("spark.hadoop.*", Nothing("a setting of Hadoop, which is not there")),
     ("spark.mongodb.write.connection.uri", Field("spec.set.OUTPUT")),
     ("spark.mongodb.output.uri", Field("spec.set.OUTPUT")),
