@@ -141,7 +141,8 @@ impl TableOptions {
     /// # Errors
     /// Config, when it is no size or out of range.
     pub fn take_bytes(&mut self, name: &str, default: u64, low: u64, high: u64) -> Result<u64> {
-        let Some(text) = self.ask(name, format_bytes(default).replace(".0 ", ""), "size") else { return Ok(default) };
+        let usual = if default == 0 { "0".to_string() } else { format_bytes(default).replace(".0 ", "") };
+        let Some(text) = self.ask(name, usual, "size") else { return Ok(default) };
         let value = parse_bytes(&text).map_err(|e| e.context(format!("option {}.{name}", self.format)))?;
         if value < low || value > high {
             return Err(Error::config(format!(

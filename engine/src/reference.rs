@@ -79,9 +79,11 @@ fn add(text: &mut String, line: std::fmt::Arguments<'_>) {
     text.push('\n');
 }
 
-/// As one cell of a table.
+/// As one cell of a table: nothing outside of code is taken for HTML.
 fn cell(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|").replace('<', "\\<")
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+    let parts = text.split('`').enumerate();
+    parts.map(|(at, part)| if at % 2 == 0 { part.replace('<', "\\<") } else { part.to_string() }).collect::<Vec<_>>().join("`")
 }
 
 fn add_command(text: &mut String, before: &str, command: &Command) {

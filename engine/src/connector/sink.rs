@@ -9,6 +9,7 @@ use datafusion::common::DFSchema;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::{CreateExternalTable, Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
@@ -49,9 +50,14 @@ impl SinkTable {
     /// What all documents fulfil whose rows pass these filters.
     fn predicate(&self, filters: &[Expr]) -> DataFusionResult<Option<Predicate>> {
         let schema = DFSchema::try_from(Arc::clone(&self.schema))?;
-        let mut parts: Vec<Predicate> = filters.iter().filter_map(|filter| predicate(filter, &schema)).collect();
+        let mut parts: Vec<Predicate> = filters.iter().filter_map(|filter| predicate(&bare(filter), &schema)).collect();
         Ok(if parts.len() > 1 { Some(Predicate::And(parts)) } else { parts.pop() })
     }
+}
+
+/// A filter whose columns are named as the table has them.
+fn bare(filter: &Expr) -> Expr {
+    unnormalize_col(filter.clone())
 }
 
 /// Makes sink tables for `CREATE EXTERNAL TABLE … STORED AS MONGODB | BSON`.
@@ -91,8 +97,8 @@ impl TableProvider for SinkTable {
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
         // Inexact: a server may let through what has another place in BSON's order of values, so the plan filters once more.
         let schema = DFSchema::try_from(Arc::clone(&self.schema))?;
-        let is_understood = |filter: &&&Expr| matches!(self.spec, SinkSpec::Mongodb(_)) && predicate(filter, &schema).is_some();
-        let support = |filter| match is_understood(&filter) {
+        let is_understood = |filter: &Expr| matches!(self.spec, SinkSpec::Mongodb(_)) && predicate(&bare(filter), &schema).is_some();
+        let support = |filter: &&Expr| match is_understood(filter) {
             true => TableProviderFilterPushDown::Inexact,
             false => TableProviderFilterPushDown::Unsupported,
         };

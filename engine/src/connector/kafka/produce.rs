@@ -254,11 +254,19 @@ impl std::fmt::Debug for PartitionProducer {
 
 impl Drop for PartitionProducer {
     fn drop(&mut self) {
+        if !self.is_open {
+            return;
+        }
         // Whoever reads committed records waits for this transaction to end; if that fails, the next writer or its timeout ends it.
-        if self.is_open
-            && let Err(error) = self.producer.abort_transaction(ABORT_TIMEOUT)
-        {
-            tracing::debug!(target = self.spec.target(), partition = self.partition, %error, "a transaction was left open");
+        let started = Instant::now();
+        // What is on its way must be told of before an abort can end, and only this thread is told.
+        drop(self.producer.flush(ABORT_TIMEOUT / 4));
+        while let Err(error) = self.producer.abort_transaction(ABORT_TIMEOUT / 20) {
+            self.producer.poll(QUEUE_PAUSE);
+            if !matches!(&error, KafkaError::Transaction(error) if error.is_retriable()) || started.elapsed() > ABORT_TIMEOUT {
+                tracing::debug!(topic = self.spec.topic, partition = self.partition, %error, "a transaction was left open");
+                break;
+            }
         }
     }
 }
