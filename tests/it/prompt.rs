@@ -1,42 +1,35 @@
 //! The prompt of `baler sql` on a terminal of its own (`script` makes one): completion, statements of several lines, history, stopping.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
 
 use baler_tests::baler::binary;
 use baler_tests::servers::Scratch;
 use baler_tests::wait_until;
 
-/// A session at the prompt.
+/// A session at the prompt: `script` is of util-linux.
 struct Session {
     child: Child,
     keys: ChildStdin,
-    shown: Arc<Mutex<String>>,
+    screen: PathBuf,
     seen: usize,
 }
 
 impl Session {
     fn start(home: &Scratch) -> Self {
-        let command = format!("'{}' sql", binary().display());
+        let (command, screen) = (format!("'{}' sql", binary().display()), home.join("screen"));
         let mut child = Command::new("script")
             .args(["-qefc", &command, "/dev/null"])
             .env("HOME", home.path())
             .env("TERM", "xterm")
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(File::create(&screen).unwrap())
             .spawn()
-            .expect("`script` of util-linux");
-        let (keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let shown = Arc::new(Mutex::new(String::new()));
-        let sink = Arc::clone(&shown);
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = screen.read(&mut bytes) {
-                sink.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
-            }
-        });
-        let mut session = Self { child, keys, shown, seen: 0 };
+            .unwrap();
+        let keys = child.stdin.take().unwrap();
+        let mut session = Self { child, keys, screen, seen: 0 };
         session.expect("baler> ");
         session
     }
@@ -50,8 +43,8 @@ impl Session {
     #[track_caller]
     fn expect(&mut self, text: &str) {
         wait_until(&format!("the screen shows {text:?}"), || {
-            let shown = self.shown.lock().unwrap();
-            let at = shown[self.seen..].find(text);
+            let shown = std::fs::read(&self.screen).unwrap();
+            let at = String::from_utf8_lossy(&shown[self.seen..]).find(text);
             self.seen = at.map_or(self.seen, |at| self.seen + at + text.len());
             at.is_some()
         });

@@ -27,7 +27,7 @@ fn odd(number: usize) -> Record {
         _ => Some(format!("event {number} {}", "x".repeat(number % 90)).into_bytes()),
     };
     let headers = (0..number % 4).map(|header| (format!("h{}", header % 2), format!("{number}").into_bytes())).collect();
-    Record { key: (number % 3 > 0).then(|| format!("key {number}").into_bytes()), value, headers }
+    Record { key: (!number.is_multiple_of(3)).then(|| format!("key {number}").into_bytes()), value, headers }
 }
 
 /// Sends records into two partitions; the offsets of the first have gaps.
@@ -191,7 +191,7 @@ struct Frames(std::vec::IntoIter<u8>);
 
 impl Frames {
     fn number<const N: usize>(&mut self) -> [u8; N] {
-        std::array::from_fn(|_| self.0.next().expect("a file ends with a record"))
+        std::array::from_fn(|_| self.0.next().unwrap())
     }
 
     fn part(&mut self) -> Option<Vec<u8>> {
