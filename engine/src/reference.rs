@@ -101,10 +101,11 @@ fn add_command(text: &mut String, before: &str, command: &Command) {
 }
 
 fn add_flags(text: &mut String, command: &Command) {
+    // Flags of every command are told once, with the program itself.
+    let is_elsewhere = |argument: &Arg| command.get_name() != "baler" && argument.is_global_set();
     let is_told = |argument: &&Arg| {
-        !argument.is_hide_set()
-            && !matches!(argument.get_id().as_str(), "help" | "version")
-            && !(command.get_name() != "baler" && argument.is_global_set())
+        let is_usual = matches!(argument.get_id().as_str(), "help" | "version");
+        !argument.is_hide_set() && !is_usual && !is_elsewhere(argument)
     };
     let arguments: Vec<&Arg> = command.get_arguments().filter(is_told).collect();
     if arguments.is_empty() {

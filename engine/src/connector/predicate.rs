@@ -38,9 +38,9 @@ pub enum Predicate {
     /// A field is there and not null.
     IsNotNull(String),
     /// All of these.
-    And(Vec<Predicate>),
+    And(Vec<Self>),
     /// One of these at least.
-    Or(Vec<Predicate>),
+    Or(Vec<Self>),
 }
 
 /// How a field is compared with a value.
