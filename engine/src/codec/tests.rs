@@ -196,7 +196,7 @@ fn restore_plan(fleet: &Fleet) -> LogicalPlan {
         bytes: 9,
         splits: vec![stored(id)],
     };
-    let spec = crate::connector::kafka::KafkaSpec::try_new("kafka://one/again", &std::collections::HashMap::new()).unwrap();
+    let spec = KafkaSpec::try_new("kafka://one/again", &std::collections::HashMap::new()).unwrap();
     let topic = Some(crate::job::restore::TopicTarget { spec, name: "feed".to_string() });
     let task = RestoreTask { source: dump(), overwrite: true, partial: false, topic };
     let table = ItemTable { task, items: vec![vec![object("a")], vec![object("b")]] };
