@@ -176,7 +176,7 @@ mod tests {
         fn what_is_cut_or_no_chunk_ends_in_an_error_and_never_in_a_panic(
             value in prop::collection::vec(any::<u8>(), 1..40), cut in 1usize..20, noise in prop::collection::vec(any::<u8>(), 0..80),
         ) {
-            for (framing, _) in Framing::WORDS {
+            for (_, framing) in Framing::WORDS {
                 let record = (1, Some(2), Some(b"k".to_vec()), Some(value.clone()), vec![("h".to_string(), None)]);
                 let content = frame(*framing, &[record]);
                 let cut = &content[..content.len() - cut.min(content.len() - 1)];
