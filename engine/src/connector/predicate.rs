@@ -133,10 +133,16 @@ pub fn predicate(filter: &Expr, schema: &DFSchema) -> Option<Predicate> {
         }
         Expr::IsNull(expr) => field(expr, schema).map(|(path, _)| Predicate::IsNull(path)),
         Expr::IsNotNull(expr) => field(expr, schema).map(|(path, _)| Predicate::IsNotNull(path)),
-        Expr::Column(_) => match field(filter, schema)? {
-            (path, DataType::Boolean) => Some(Predicate::Compare { path, comparison: Comparison::Equal, value: Literal::Boolean(true) }),
-            _ => None,
-        },
+        Expr::Column(_) => flag(filter, true, schema),
+        Expr::Not(expr) => flag(expr, false, schema),
+        _ => None,
+    }
+}
+
+/// A boolean field by itself.
+fn flag(expr: &Expr, value: bool, schema: &DFSchema) -> Option<Predicate> {
+    match field(expr, schema)? {
+        (path, DataType::Boolean) => Some(Predicate::Compare { path, comparison: Comparison::Equal, value: Literal::Boolean(value) }),
         _ => None,
     }
 }
