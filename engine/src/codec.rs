@@ -30,6 +30,7 @@ use crate::connector::SinkSpec;
 use crate::connector::blob::{BlobScanExec, BlobSpec};
 use crate::connector::documents::DocumentScanExec;
 use crate::connector::kafka::{KafkaScanExec, KafkaSpec};
+use crate::connector::predicate::Predicate;
 use crate::connector::sink::SinkTable;
 use crate::connector::source::SourceTable;
 use crate::connector::write::WriteExec;
@@ -51,7 +52,7 @@ enum NodeSpec {
     KafkaScan { spec: KafkaSpec, projection: Option<Vec<usize>> },
     Write { sink: SinkSpec, job: Option<JobRef> },
     CompressedScan { compression: String },
-    DocumentScan { source: SinkSpec, schema: String, limit: Option<usize> },
+    DocumentScan { source: SinkSpec, schema: String, predicate: Option<Predicate>, limit: Option<usize> },
     Restore(RestoreTask),
     Verify(VerifyTask),
 }
@@ -218,8 +219,8 @@ impl PhysicalExtensionCodec for PhysicalCodec {
             NodeSpec::BlobScan { spec, projection } => Arc::new(BlobScanExec::try_new(input, spec, projection)?),
             NodeSpec::KafkaScan { spec, projection } => Arc::new(KafkaScanExec::try_new(input, spec, projection)?),
             NodeSpec::Write { sink, job } => Arc::new(WriteExec::try_new(input, sink, job)?),
-            NodeSpec::DocumentScan { source, schema, limit } => {
-                Arc::new(DocumentScanExec::try_new(input, source, schema_from_text(&schema)?, limit)?)
+            NodeSpec::DocumentScan { source, schema, predicate, limit } => {
+                Arc::new(DocumentScanExec::with_predicate(input, source, schema_from_text(&schema)?, predicate, limit)?)
             }
             NodeSpec::Restore(task) => Arc::new(ItemExec::try_new(input, task)?),
             NodeSpec::Verify(task) => Arc::new(ItemExec::try_new(input, task)?),
@@ -242,7 +243,8 @@ impl PhysicalExtensionCodec for PhysicalCodec {
         } else if let Some(scan) = node.downcast_ref::<CompressedScanExec>() {
             NodeSpec::CompressedScan { compression: scan.compression().to_string() }
         } else if let Some(scan) = node.downcast_ref::<DocumentScanExec>() {
-            NodeSpec::DocumentScan { source: scan.spec().clone(), schema: schema_to_text(&scan.schema())?, limit: scan.limit() }
+            let (source, predicate) = (scan.spec().clone(), scan.predicate().cloned());
+            NodeSpec::DocumentScan { source, schema: schema_to_text(&scan.schema())?, predicate, limit: scan.limit() }
         } else if let Some(restore) = node.downcast_ref::<ItemExec<RestoreTask>>() {
             NodeSpec::Restore(restore.task().clone())
         } else if let Some(verify) = node.downcast_ref::<ItemExec<VerifyTask>>() {

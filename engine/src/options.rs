@@ -75,12 +75,23 @@ pub fn nearest<'a>(word: &str, valid: impl IntoIterator<Item = &'a str>) -> Opti
     valid.into_iter().max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)))
 }
 
+/// An option which a table knows, as its reader takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownOption {
+    /// Its name without the format.
+    pub name: String,
+    /// What holds where it is not given; empty for nothing.
+    pub default: String,
+    /// What it may be: words in quotes, or a kind of value.
+    pub values: String,
+}
+
 /// The options of one `CREATE EXTERNAL TABLE`, taken out one by one; what is left over at the end was unknown.
 #[derive(Debug)]
 pub struct TableOptions {
     format: &'static str,
     given: HashMap<String, String>,
-    known: Vec<String>,
+    known: Vec<KnownOption>,
 }
 
 impl TableOptions {
@@ -98,15 +109,29 @@ impl TableOptions {
         Ok(Self { format, given, known: Vec::new() })
     }
 
+    /// The options which were asked for so far, given or not.
+    pub fn known(&self) -> &[KnownOption] {
+        &self.known
+    }
+
+    fn ask(&mut self, name: &str, default: impl Display, values: impl Into<String>) -> Option<String> {
+        self.known.push(KnownOption { name: name.to_string(), default: default.to_string(), values: values.into() });
+        self.given.remove(name)
+    }
+
     /// Takes the text of option `name`, if it was given.
     pub fn take(&mut self, name: &str) -> Option<String> {
-        self.known.push(name.to_string());
-        self.given.remove(name)
+        self.ask(name, "", "text")
+    }
+
+    /// Takes the text of option `name`.
+    pub fn take_text(&mut self, name: &str, default: &str) -> String {
+        self.ask(name, default, "text").unwrap_or_else(|| default.to_string())
     }
 
     /// Takes all options whose names begin with `prefix`, by the rest of their names.
     pub fn take_prefixed(&mut self, prefix: &str) -> BTreeMap<String, String> {
-        self.known.push(format!("{prefix}…"));
+        self.known.push(KnownOption { name: format!("{prefix}…"), default: String::new(), values: "text".to_string() });
         let names: Vec<String> = self.given.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
         names.into_iter().filter_map(|name| Some((name[prefix.len()..].to_string(), self.given.remove(&name)?))).collect()
     }
@@ -116,7 +141,8 @@ impl TableOptions {
     /// # Errors
     /// Config, when it is no size or out of range.
     pub fn take_bytes(&mut self, name: &str, default: u64, low: u64, high: u64) -> Result<u64> {
-        let Some(text) = self.take(name) else { return Ok(default) };
+        let usual = if default == 0 { "0".to_string() } else { format_bytes(default).replace(".0 ", "") };
+        let Some(text) = self.ask(name, usual, "size") else { return Ok(default) };
         let value = parse_bytes(&text).map_err(|e| e.context(format!("option {}.{name}", self.format)))?;
         if value < low || value > high {
             return Err(Error::config(format!(
@@ -134,11 +160,12 @@ impl TableOptions {
     ///
     /// # Errors
     /// Config, when the text does not parse.
-    pub fn take_parsed<T: FromStr>(&mut self, name: &str, default: T) -> Result<T>
+    pub fn take_parsed<T: FromStr + Display>(&mut self, name: &str, default: T) -> Result<T>
     where
         T::Err: Display,
     {
-        match self.take(name) {
+        let kind = if std::any::type_name::<T>() == "bool" { "'true', 'false'" } else { "number" };
+        match self.ask(name, &default, kind) {
             None => Ok(default),
             Some(text) => text.trim().parse().map_err(|e| Error::config(format!("option {}.{name}: `{text}`: {e}", self.format))),
         }
@@ -148,12 +175,12 @@ impl TableOptions {
     ///
     /// # Errors
     /// Config, naming the valid words.
-    pub fn take_choice<T: Copy>(&mut self, name: &str, default: T, choices: &[(&str, T)]) -> Result<T> {
-        let Some(text) = self.take(name) else { return Ok(default) };
-        choices.iter().find(|(word, _)| *word == text.trim().to_ascii_lowercase()).map(|(_, value)| *value).ok_or_else(|| {
-            let words: Vec<_> = choices.iter().map(|(word, _)| format!("'{word}'")).collect();
-            Error::config(format!("option {}.{name}: `{text}` is not one of {}", self.format, words.join(", ")))
-        })
+    pub fn take_choice<T: Copy + PartialEq>(&mut self, name: &str, default: T, choices: &[(&str, T)]) -> Result<T> {
+        let words = choices.iter().map(|(word, _)| format!("'{word}'")).collect::<Vec<_>>().join(", ");
+        let usual = choices.iter().find(|(_, value)| *value == default).map_or("", |(word, _)| word);
+        let Some(text) = self.ask(name, usual, words.clone()) else { return Ok(default) };
+        let chosen = choices.iter().find(|(word, _)| *word == text.trim().to_ascii_lowercase()).map(|(_, value)| *value);
+        chosen.ok_or_else(|| Error::config(format!("option {}.{name}: `{text}` is not one of {words}", self.format)))
     }
 
     /// Ends the taking.
@@ -164,7 +191,7 @@ impl TableOptions {
         let mut left: Vec<_> = self.given.keys().collect();
         left.sort();
         let Some(unknown) = left.first() else { return Ok(()) };
-        let hint = nearest(unknown, self.known.iter().map(String::as_str));
+        let hint = nearest(unknown, self.known.iter().map(|option| option.name.as_str()));
         let hint = hint.map(|name| format!("; did you mean '{}.{name}'?", self.format)).unwrap_or_default();
         Err(Error::config(format!("unknown option '{}.{unknown}' of a {} table{hint}", self.format, self.format.to_ascii_uppercase())))
     }

@@ -108,14 +108,19 @@ const NOT_RUN: [(&str, &str); 6] = [
     ("export MONGODB_USERNAME=loader MONGODB_PASSWORD_FILE=/run/secrets/mongodb", "set below, as variables"),
 ];
 
+/// Pages whose indented lines are command lines, in the order in which a reader meets them.
+const PAGES: [&str; 3] = ["README.md", "docs/restoring.md", "docs/migrating-from-spark.md"];
+
 #[test]
-fn every_command_of_the_readme_runs_as_it_stands() {
+fn every_command_of_the_readme_and_of_the_pages_runs_as_it_stands() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
     let (scratch, server, mongo) = (Scratch::new(), Minio::plain(), Mongo::with_login());
     std::fs::create_dir(scratch.join("sql")).unwrap();
     for file in ["compress.sql", "compress-to-mongodb.sql", "stream.sql"] {
         std::fs::copy(root.join("sql").join(file), scratch.join("sql").join(file)).unwrap();
+    }
+    for file in ["spark-batch-application.yaml", "spark-streaming-application.yaml"] {
+        std::fs::copy(root.join("tests/spark").join(file), scratch.join(file)).unwrap();
     }
     run_in(scratch.path(), "generate --to data --size 2MiB --files 2", &[]);
     let bucket = server.make_bucket();
@@ -126,23 +131,29 @@ fn every_command_of_the_readme_runs_as_it_stands() {
     variables.push(("MONGODB_USERNAME".to_string(), login.user.clone()));
     variables.push(("MONGODB_PASSWORD_FILE".to_string(), scratch.join("password").display().to_string()));
     let fleet = Fleet::start(1, &variables);
-    let topic = Kafka::shared().topic(1, &[]);
+    let (topic, again) = (Kafka::shared().topic(1, &[]), Kafka::shared().topic(1, &[]));
     topic.send([(0, Record::new(r#"{"n":1}"#))]);
-    let mut ran = 0;
-    for line in readme.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| !line.starts_with(' ')) {
-        if NOT_RUN.iter().any(|(other, _)| *other == line) {
-            continue;
+    for page in PAGES {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        let mut ran = 0;
+        for line in text.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| !line.starts_with(' ')) {
+            // Code in a block of another language is no command line.
+            if NOT_RUN.iter().any(|(other, _)| *other == line) || page.starts_with("docs/") && !line.starts_with("baler ") {
+                continue;
+            }
+            let words = line.strip_prefix("target/release/baler ").or_else(|| line.strip_prefix("baler "));
+            let words = words.unwrap_or_else(|| panic!("{page} shows a command which no test knows: {line}"));
+            // Only names of servers are replaced.
+            let words = words
+                .replace("s3://bucket/", &bucket.url(""))
+                .replace("df://localhost:50050", &fleet.url())
+                .replace("kafka://broker:9092/events-again", &again.url())
+                .replace("kafka://broker:9092/events", &topic.url())
+                .replace("mongodb://host:27017/", &format!("mongodb://127.0.0.1:{}/", mongo.port));
+            run_in(scratch.path(), &words, &variables);
+            ran += 1;
         }
-        let words = line.strip_prefix("target/release/baler ").or_else(|| line.strip_prefix("baler "));
-        let words = words.unwrap_or_else(|| panic!("the README shows a command which no test knows: {line}"));
-        // Only names of servers are replaced.
-        let words = words
-            .replace("s3://bucket/", &bucket.url(""))
-            .replace("df://localhost:50050", &fleet.url())
-            .replace("kafka://broker:9092/events", &topic.url())
-            .replace("mongodb://host:27017/", &format!("mongodb://127.0.0.1:{}/", mongo.port));
-        run_in(scratch.path(), &words, &variables);
-        ran += 1;
+        assert!(ran >= 2, "only {ran} commands were found in {page}");
     }
-    assert!(ran >= 3, "only {ran} commands were found");
+    assert_eq!(again.read().into_values().map(|record| record.value).collect::<Vec<_>>(), [Some(br#"{"n":1}"#.to_vec())]);
 }

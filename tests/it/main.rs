@@ -10,6 +10,8 @@
 //! | `change` | the same job again: unchanged, and with another statement or input |
 //! | `audit` | `verify` finds what was done behind its back |
 //! | `disk` | full disks and missing rights |
+//! | `docs` | the pages of docs/ are those of the code; completions and manual |
+//! | `migrating` | a SparkApplication becomes a job which runs; habits of spark-submit |
 //! | `commands` | `demo`, `generate`, `sql`, and the command lines of the README |
 //! | `fleet` | jobs on a fleet, whatever is killed |
 //! | `kafka` | topics as tables and as the input of jobs |
@@ -23,6 +25,8 @@
 //! | `stream` | `baler stream`, whatever is killed |
 //! | `feed_audit` | `verify` of topics and of whole queries; old micro-batches folded |
 //! | `letters` | dead letters: kept, and tried again |
+//! | `prompt` | `baler sql` on a terminal |
+//! | `push_down` | filters which the server of a collection evaluates give the same rows |
 //! | `read_back` | stored documents read by SQL |
 //! | `flight_sql` | SQL from other programs: a Python and a Java client on a fleet |
 //! | `restore` | the original objects come back, whatever is killed; what is damaged does not |
@@ -44,6 +48,7 @@ mod damage;
 mod dashboard;
 mod defaults;
 mod disk;
+mod docs;
 mod feed_audit;
 mod fleet;
 mod flight_sql;
@@ -59,8 +64,11 @@ mod kubernetes_pods;
 mod kubernetes_scripts;
 mod letters;
 mod metrics;
+mod migrating;
 mod monitoring;
 mod preflight;
+mod prompt;
+mod push_down;
 mod queries;
 mod read_back;
 mod refusal;

@@ -2,6 +2,7 @@
 
 mod damage;
 mod fault;
+mod records;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -158,6 +158,24 @@ impl<'a> Feed<'a> {
         Report::of(&Baler::new(arguments).envs(&self.variables).run().expect_code(code))
     }
 
+    /// `baler restore --output json` of the query or job, ready to start, with `more` flags.
+    pub fn restore_call(&self, to: &str, more: &[&str]) -> Baler {
+        let state = self.state_location();
+        let mut arguments = vec!["restore", "--job", &self.name, "--state", &state, "--to", to, "--output", "json"];
+        arguments.extend(more);
+        if let Some(scheduler) = &self.scheduler {
+            arguments.extend(["--scheduler", scheduler]);
+        }
+        Baler::new(arguments).envs(&self.variables)
+    }
+
+    /// Restores the records, asserts success, and returns the report.
+    #[track_caller]
+    pub fn restore(&self, to: &str, more: &[&str]) -> Value {
+        let finished = self.restore_call(to, more).run().expect_code(0);
+        serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("no JSON ({e}): {}", finished.stdout))
+    }
+
     /// `baler dead-letters <action> --output json` of the query or job.
     #[track_caller]
     pub fn dead_letters(&self, action: &str, code: i32) -> Value {

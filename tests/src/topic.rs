@@ -189,6 +189,24 @@ impl Topic<'_> {
         records
     }
 
+    /// The same by Kafka partition in their order, each with its time: what must be equal in a copy, whose offsets may be others.
+    ///
+    /// # Panics
+    /// When the broker does not answer.
+    pub fn in_order(&self) -> BTreeMap<i32, Vec<(Record, Option<i64>)>> {
+        let mut times = BTreeMap::new();
+        let mut config = self.kafka.config();
+        config.set("isolation.level", "read_committed").set("fetch.message.max.bytes", "33554432");
+        self.consume(config, |message| {
+            times.insert((message.partition(), message.offset()), message.timestamp().to_millis());
+        });
+        let mut all: BTreeMap<i32, Vec<_>> = BTreeMap::new();
+        for ((partition, offset), record) in self.read() {
+            all.entry(partition).or_default().push((record, times[&(partition, offset)]));
+        }
+        all
+    }
+
     /// Reads all partitions from their first record to their end.
     fn consume(&self, mut config: ClientConfig, mut take: impl FnMut(&BorrowedMessage<'_>)) {
         config.set("group.id", random_name("checker")).set("enable.partition.eof", "true");

@@ -53,7 +53,10 @@ fn main() -> Result<()> {
     let small = folder.path().join("small");
     std::fs::create_dir(&small)?;
     std::fs::write(small.join("one.txt"), "one row\n")?;
-    let fixed = [run(&args.baler, folder.path(), &small, None)?.cpu_seconds(), run(&args.baler, folder.path(), &small, Some(&fleet))?.cpu_seconds()];
+    let fixed = [
+        run(&args.baler, folder.path(), &small, None)?.cpu_seconds(),
+        run(&args.baler, folder.path(), &small, Some(&fleet))?.cpu_seconds(),
+    ];
 
     let (mut alone, mut together, mut ratios, mut work_ratios) = (vec![], vec![], vec![], vec![]);
     for pair in 0..args.pairs {

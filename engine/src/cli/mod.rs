@@ -6,6 +6,7 @@
 mod advise;
 mod check;
 mod checkpoint;
+mod convert;
 mod dead_letters;
 mod demo;
 mod generate;
@@ -14,20 +15,25 @@ mod jobs;
 mod metrics;
 mod operator;
 mod progress;
+mod prompt;
 mod restore;
 mod run;
 mod servers;
+mod shell;
 mod sql;
 mod stream;
 mod tls;
 mod verify;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::cluster::defaults::{EXECUTOR_FLAGS, FlagDefault, SCHEDULER_FLAGS};
 use crate::error::{Error, Result};
+use crate::migrate::submit;
 use crate::runtime;
 use crate::session::SessionParts;
 use crate::telemetry::log::{self, LogFormat};
@@ -87,6 +93,15 @@ enum Command {
     Operator(operator::OperatorArgs),
     /// Asks a scheduler or executor whether it is well: what a container's health check runs.
     Health(health::HealthArgs),
+    /// Prints the resource which does the work of a SparkApplication, and what becomes of each of its settings.
+    ConvertConf(convert::ConvertArgs),
+    /// Prints the completions of a shell.
+    Completions(shell::CompletionsArgs),
+    /// Writes the manual's pages.
+    Man(shell::ManArgs),
+    /// Prints docs/reference.md.
+    #[command(hide = true)]
+    Reference,
 }
 
 /// How results are written.
@@ -110,6 +125,10 @@ pub fn main_with(parts: SessionParts) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let is_help = !error.use_stderr();
+            if !is_help && let Some(answer) = answer_habit(&error) {
+                eprintln!("error: {answer}");
+                return ExitCode::from(2);
+            }
             // A closed stdout is no reason to fail.
             drop(error.print());
             return ExitCode::from(if is_help { 0 } else { 2 });
@@ -141,6 +160,14 @@ pub fn main_with(parts: SessionParts) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// What a habit of `spark-submit` is here, if it is such a one which the command line does not know.
+fn answer_habit(error: &clap::Error) -> Option<String> {
+    if !matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand) {
+        return None;
+    }
+    submit::answer(&std::env::args().skip(1).collect::<Vec<_>>())
 }
 
 /// The command line with Ballista's flags under our defaults, and a `BALER_…` variable for each of them.
@@ -181,13 +208,20 @@ async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
         Command::Executor(args) => servers::run_executor(*args, parts).await,
         Command::Operator(args) => operator::run(args, parts).await,
         Command::Health(args) => health::run(args, parts).await,
+        Command::ConvertConf(args) => convert::run(&args, output),
+        Command::Completions(args) => shell::completions(&args, command()),
+        Command::Man(args) => shell::man(&args, command()),
+        Command::Reference => shell::print_reference(command()),
     }
 }
 
-/// Writes one line of result.
-#[expect(clippy::print_stdout, reason = "results of commands belong on stdout")]
+/// Writes one line of result. Whoever reads only the first lines (`| head`) is no failure.
 fn print_line(line: impl std::fmt::Display) {
-    println!("{line}");
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{line}")
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        eprintln!("error: cannot write to stdout: {error}");
+    }
 }
 
 /// Writes a result as JSON.

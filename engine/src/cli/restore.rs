@@ -1,4 +1,4 @@
-//! `baler restore`: a job's original objects, written back.
+//! `baler restore`: a job's original objects, or a query's records, written back.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::Args;
 
 use super::progress::show_progress;
+use super::run::parse_variables;
 use super::{Output, print_json, print_line};
 use crate::cluster::client::Fleet;
 use crate::error::Result;
@@ -14,6 +15,7 @@ use crate::job::restore::{Restore, RestoreReport, RestoreRequest, wave_name};
 use crate::options::format_bytes;
 use crate::runtime::stop_signal;
 use crate::session::SessionParts;
+use crate::stream::audit::audited_query;
 use crate::telemetry::Figures;
 
 /// Objects which are named on a terminal; the JSON report names all.
@@ -21,13 +23,14 @@ const NAMED_MAX: usize = 50;
 
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
-    /// Name of the job.
+    /// Name of the job or streaming query.
     #[arg(long, env = "BALER_JOB")]
     job: String,
     /// Folder or bucket with the state of all jobs.
     #[arg(long, env = "BALER_STATE", default_value = "./baler-state")]
     state: String,
-    /// Folder or prefix to write to, a path, file:// or s3://; objects keep their names below the job's input.
+    /// Folder or prefix to write to, a path, file:// or s3://: objects keep their names below the job's input, records become files by topic,
+    /// partition and first offset. Or a topic for records, kafka://host:9092/topic, which must be empty.
     #[arg(long, env = "BALER_TO")]
     to: String,
     /// The scheduler of the fleet that does the work, df://host:50050 or dfs:// for TLS; without one this process does.
@@ -42,14 +45,25 @@ pub(super) struct RestoreArgs {
     /// Replace what else is at the places of objects, instead of refusing to.
     #[arg(long, env = "BALER_OVERWRITE")]
     overwrite: bool,
+    /// Send records into a topic although their documents do not hold all that they had (see kafka.framing).
+    #[arg(long, env = "BALER_LOSSY")]
+    lossy: bool,
+    /// A setting of librdkafka for the topic, such as security.protocol=SASL_SSL; user and password come from KAFKA_USERNAME and KAFKA_PASSWORD.
+    #[arg(long = "client", value_name = "KEY=VALUE")]
+    client: Vec<String>,
 }
 
 pub(super) async fn run(args: RestoreArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
     let started = Instant::now();
     let fleet = Fleet::connect_if_named(args.scheduler.as_deref(), parts).await?;
-    let RestoreArgs { to, recompress, partial, overwrite, .. } = args;
-    let request = RestoreRequest { to, recompress, partial, overwrite };
-    let restore = Restore::plan(&parts.local()?, &JobRef::try_new(&args.state, &args.job)?, &request).await?;
+    let RestoreArgs { to, recompress, partial, overwrite, lossy, .. } = args;
+    let client = parse_variables(&args.client)?;
+    let request = RestoreRequest { to, client, lossy, recompress, partial, overwrite };
+    let (context, job) = (parts.local()?, JobRef::try_new(&args.state, &args.job)?);
+    let restore = match audited_query(&context.runtime_env(), &job.state, &job.name).await? {
+        Some(query) => Restore::plan_query(&context, query, &request).await?,
+        None => Restore::plan(&context, &job, &request).await?,
+    };
     let progress = show_progress(&args.job, ["restored", "objects"], restore.bytes(), 0, Figures::of_restore)?;
     let report = tokio::select! {
         report = restore.run(fleet.as_ref()) => report?,
@@ -70,9 +84,11 @@ pub(super) async fn run(args: RestoreArgs, parts: &SessionParts, output: Output)
 }
 
 fn print_report(report: &RestoreReport, seconds: f64) {
-    let RestoreReport { job, target, objects, written, bytes, compressed, recompressed, left_out, .. } = report;
-    print_line(format!("job {job}: {objects} objects, {} at {target}", format_bytes(*bytes)));
-    print_line(format!("  {written} written in {seconds:.1} s, {} were there", objects - written));
+    let RestoreReport { job, target, objects, written, bytes, records, compressed, recompressed, left_out, .. } = report;
+    let what = if target.starts_with("kafka://") { "partitions" } else { "objects" };
+    print_line(format!("job {job}: {objects} {what}, {} at {target}", format_bytes(*bytes)));
+    let records = if what == "partitions" { format!(" with {records} records") } else { String::new() };
+    print_line(format!("  {written} written{records} in {seconds:.1} s, {} were there", objects - written));
     if *compressed > 0 {
         let how = if *recompressed { "were compressed anew: equal content, other bytes" } else { "are plain now, without that suffix" };
         print_line(format!("  {compressed} objects which were compressed at the source {how}"));

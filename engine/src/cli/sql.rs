@@ -3,7 +3,6 @@
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use datafusion::arrow::array::RecordBatch;
@@ -12,10 +11,9 @@ use datafusion::arrow::json::LineDelimitedWriter;
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::execution::context::SessionContext;
 use datafusion::physical_plan::collect;
-use rustyline::DefaultEditor;
-use rustyline::error::ReadlineError;
 
 use super::print_line;
+use super::prompt::repl;
 use crate::cluster::client::Fleet;
 use crate::error::{Error, Result};
 use crate::runtime::{self, stop_signal};
@@ -39,7 +37,7 @@ pub(super) struct SqlArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     Table,
     Json,
     Csv,
@@ -70,7 +68,8 @@ pub(super) async fn run(args: SqlArgs, parts: &SessionParts) -> Result<ExitCode>
     }
 }
 
-async fn run_statements(context: &SessionContext, text: &str, format: Format) -> Result<()> {
+/// Runs statements, and prints the rows of each.
+pub(super) async fn run_statements(context: &SessionContext, text: &str, format: Format) -> Result<()> {
     let text = statement::substitute(text, &std::collections::HashMap::new())?;
     for parsed in statement::parse(&text)? {
         let plan = statement::plan(context, parsed).await?;
@@ -107,89 +106,4 @@ fn print_rows(rows: &[RecordBatch], format: Format) -> Result<()> {
         print_line(text.trim_end_matches('\n'));
     }
     Ok(())
-}
-
-/// What the prompt understands besides SQL.
-const HELP: &str = r"\d         tables        \d NAME   columns of a table
-\timing    times on or off      \q       ends
-A statement ends with `;` and may go over several lines; Ctrl-C drops it.";
-
-/// Where the prompt keeps its history between sessions.
-fn history_file() -> Option<PathBuf> {
-    std::env::home_dir().map(|home| home.join(".baler_history"))
-}
-
-/// Reads statements, each ended by `;`, until `\q` or the end of input. An error ends its statement, not the session.
-async fn repl(context: &SessionContext, format: Format) -> Result<ExitCode> {
-    let failed = |e: ReadlineError| Error::internal("cannot read from the terminal").with_source(e);
-    let mut editor = DefaultEditor::new().map_err(failed)?;
-    if let Some(file) = history_file()
-        && file.exists()
-        && let Err(error) = editor.load_history(&file)
-    {
-        eprintln!("warning: no history of earlier sessions: {error}");
-    }
-    let (mut pending, mut shows_time) = (String::new(), true);
-    loop {
-        let prompt = if pending.is_empty() { "baler> " } else { "    -> " };
-        match editor.readline(prompt) {
-            Ok(line) if pending.is_empty() && line.trim_start().starts_with('\\') => match shorthand(line.trim()) {
-                Shorthand::End => break,
-                Shorthand::Help => print_line(HELP),
-                Shorthand::Timing => {
-                    shows_time = !shows_time;
-                    print_line(if shows_time { "times are shown" } else { "times are not shown" });
-                    continue;
-                }
-                Shorthand::Sql(text) => pending = text,
-            },
-            Ok(line) if pending.is_empty() && matches!(line.trim(), "exit" | "quit") => break,
-            Ok(line) => {
-                pending.push_str(&line);
-                pending.push('\n');
-            }
-            Err(ReadlineError::Interrupted) => pending.clear(),
-            Err(ReadlineError::Eof) => break,
-            Err(error) => return Err(failed(error)),
-        }
-        if !pending.trim_end().ends_with(';') {
-            continue;
-        }
-        let text = std::mem::take(&mut pending);
-        editor.add_history_entry(text.trim()).map_err(failed)?;
-        let started = Instant::now();
-        match run_statements(context, &text, format).await {
-            Ok(()) if shows_time => eprintln!("{:.3} s", started.elapsed().as_secs_f64()),
-            Ok(()) => {}
-            Err(error) => eprintln!("error: {error}"),
-        }
-    }
-    if let Some(file) = history_file()
-        && let Err(error) = editor.save_history(&file)
-    {
-        eprintln!("warning: the history is not kept: {error}");
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// What `\d` asks.
-const TABLES: &str = "SELECT table_schema, table_name, table_type FROM information_schema.tables \
-                      WHERE table_schema <> 'information_schema' ORDER BY 1, 2;";
-
-/// A line which begins with `\`.
-enum Shorthand {
-    Sql(String),
-    Help,
-    Timing,
-    End,
-}
-
-fn shorthand(line: &str) -> Shorthand {
-    match line.split_once(' ').unwrap_or((line, "")) {
-        ("\\d", "") => Shorthand::Sql(TABLES.to_string()),
-        ("\\d", table) => Shorthand::Sql(format!("DESCRIBE {};", table.trim().trim_end_matches(';'))),
-        ("\\timing", _) => Shorthand::Timing,
-        ("\\q", _) => Shorthand::End,
-        _ => Shorthand::Help,
-    }
 }

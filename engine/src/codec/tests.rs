@@ -93,7 +93,7 @@ fn specs(plan: &Arc<dyn ExecutionPlan>) -> Vec<String> {
         } else if let Some(scan) = node.downcast_ref::<CompressedScanExec>() {
             found.push(format!("CompressedScanExec {}", scan.compression()));
         } else if let Some(scan) = node.downcast_ref::<DocumentScanExec>() {
-            found.push(format!("DocumentScanExec {:?} {:?} {:?}", scan.spec(), scan.schema(), scan.limit()));
+            found.push(format!("DocumentScanExec {:?} {:?} {:?} {:?}", scan.spec(), scan.schema(), scan.predicate(), scan.limit()));
         } else if let Some(restore) = node.downcast_ref::<ItemExec<RestoreTask>>() {
             let objects = leaf_rows::<RestoreObject>(node.children()[0].as_ref()).unwrap();
             found.push(format!("RestoreExec {:?} {objects:?}", restore.task()));
@@ -191,11 +191,14 @@ fn restore_plan(fleet: &Fleet) -> LogicalPlan {
         version: "\"etag\"".to_string(),
         last_modified: -1,
         target: "s3://b/new/ä 'x'".to_string(),
+        records: Some(crate::job::restore::records::Layout::Single { must_be_whole: true }),
         packing: crate::connector::blob::Compression::Xz,
         bytes: 9,
         splits: vec![stored(id)],
     };
-    let task = RestoreTask { source: dump(), overwrite: true, partial: false };
+    let spec = KafkaSpec::try_new("kafka://one/again", &std::collections::HashMap::new()).unwrap();
+    let topic = Some(crate::job::restore::TopicTarget { spec, name: "feed".to_string() });
+    let task = RestoreTask { source: dump(), overwrite: true, partial: false, topic };
     let table = ItemTable { task, items: vec![vec![object("a")], vec![object("b")]] };
     fleet.client.read_table(Arc::new(table)).unwrap().into_unoptimized_plan()
 }

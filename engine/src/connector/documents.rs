@@ -1,7 +1,8 @@
 //! Stored documents as a table: what `SELECT` reads of a MONGODB or BSON table.
 //!
 //! As every scan it is a table of what there is to read (here [`Part`]s: `_id` ranges of a collection, part files of a dump)
-//! under a reader node which turns each into rows. Columns which the query does not name are not fetched from a server.
+//! under a reader node which turns each into rows. Columns which the query does not name are not fetched from a server, nor are documents
+//! which cannot pass its filters.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SinkSpec;
 use super::document::{DocumentDecoder, infer_schema};
+use super::predicate::Predicate;
 use super::split::LeafReader;
 use crate::error::{Error, Result};
 use crate::runtime;
@@ -54,6 +56,17 @@ pub enum Part {
     NoTexts,
 }
 
+/// What a reader may leave out of a part.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Fields which are wanted; all, if `None`.
+    pub columns: Option<Vec<String>>,
+    /// What wanted documents fulfil. A dump is read whole, whatever it says.
+    pub predicate: Option<Predicate>,
+    /// How many documents are wanted at most.
+    pub limit: Option<usize>,
+}
+
 /// The schema of a sample of the stored documents.
 ///
 /// # Errors
@@ -63,7 +76,7 @@ pub async fn sample_schema(spec: &SinkSpec, env: &Arc<RuntimeEnv>) -> Result<Sch
     let documents: Vec<RawDocumentBuf> = runtime::spawn_io(async move {
         let mut found = Vec::new();
         for part in spec_io.parts(&env, 1).await? {
-            let documents = spec_io.read(&env, &part, None, Some(SAMPLE_DOCS - found.len())).await?;
+            let documents = spec_io.read(&env, &part, &Wanted { limit: Some(SAMPLE_DOCS - found.len()), ..Wanted::default() }).await?;
             found.extend(documents.try_collect::<Vec<_>>().await?);
             if found.len() >= SAMPLE_DOCS {
                 break;
@@ -85,6 +98,7 @@ pub async fn sample_schema(spec: &SinkSpec, env: &Arc<RuntimeEnv>) -> Result<Sch
 pub struct DocumentScanExec {
     input: Arc<dyn ExecutionPlan>,
     spec: SinkSpec,
+    predicate: Option<Predicate>,
     limit: Option<usize>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
@@ -96,16 +110,35 @@ impl DocumentScanExec {
     /// # Errors
     /// Config, when a column has no BSON type.
     pub fn try_new(input: Arc<dyn ExecutionPlan>, spec: SinkSpec, schema: SchemaRef, limit: Option<usize>) -> Result<Self> {
+        Self::with_predicate(input, spec, schema, None, limit)
+    }
+
+    /// The same, which may leave out what does not fulfil `predicate`.
+    ///
+    /// # Errors
+    /// As [`Self::try_new`].
+    pub fn with_predicate(
+        input: Arc<dyn ExecutionPlan>,
+        spec: SinkSpec,
+        schema: SchemaRef,
+        predicate: Option<Predicate>,
+        limit: Option<usize>,
+    ) -> Result<Self> {
         DocumentDecoder::try_new(Arc::clone(&schema))?;
         let partitions = Partitioning::UnknownPartitioning(input.output_partitioning().partition_count());
         let properties =
             PlanProperties::new(EquivalenceProperties::new(schema), partitions, EmissionType::Incremental, Boundedness::Bounded);
-        Ok(Self { input, spec, limit, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+        Ok(Self { input, spec, predicate, limit, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
     }
 
     /// What it reads.
     pub fn spec(&self) -> &SinkSpec {
         &self.spec
+    }
+
+    /// What the documents fulfil that it has to read.
+    pub fn predicate(&self) -> Option<&Predicate> {
+        self.predicate.as_ref()
     }
 
     /// How many rows of each part it reads at most.
@@ -118,7 +151,8 @@ impl DisplayAs for DocumentScanExec {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let schema = self.schema();
         let columns: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        write!(f, "DocumentScanExec: source={}, projection={columns:?}, limit={:?}", self.spec.target(), self.limit)
+        write!(f, "DocumentScanExec: source={}, projection={columns:?}, limit={:?}", self.spec.target(), self.limit)?;
+        self.predicate.as_ref().map_or(Ok(()), |predicate| write!(f, ", predicate={predicate}"))
     }
 }
 
@@ -148,7 +182,8 @@ impl ExecutionPlan for DocumentScanExec {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let [input] = children.as_slice() else { return Err(Error::internal("DocumentScanExec has one input").into()) };
-        Ok(Arc::new(Self::try_new(Arc::clone(input), self.spec.clone(), self.schema(), self.limit)?))
+        let (spec, predicate) = (self.spec.clone(), self.predicate.clone());
+        Ok(Arc::new(Self::with_predicate(Arc::clone(input), spec, self.schema(), predicate, self.limit)?))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -158,7 +193,7 @@ impl ExecutionPlan for DocumentScanExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
         let reader = PartReader {
             spec: self.spec.clone(),
-            limit: self.limit,
+            wanted: Wanted { columns: Some(column_names(&self.schema())), predicate: self.predicate.clone(), limit: self.limit },
             decoder: DocumentDecoder::try_new(self.schema())?,
             env: context.runtime_env(),
             output_rows: MetricBuilder::new(&self.metrics).output_rows(partition),
@@ -176,7 +211,7 @@ impl ExecutionPlan for DocumentScanExec {
 /// Reads one partition's parts.
 struct PartReader {
     spec: SinkSpec,
-    limit: Option<usize>,
+    wanted: Wanted,
     decoder: DocumentDecoder,
     env: Arc<RuntimeEnv>,
     output_rows: Count,
@@ -209,9 +244,8 @@ impl PartReader {
     }
 
     async fn open_part(&mut self, part: Part) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
-        let (spec, env, limit) = (self.spec.clone(), Arc::clone(&self.env), self.limit);
-        let columns = column_names(self.decoder.schema());
-        runtime::spawn_io(async move { spec.read(&env, &part, Some(&columns), limit).await })?.join().await?
+        let (spec, env, wanted) = (self.spec.clone(), Arc::clone(&self.env), self.wanted.clone());
+        runtime::spawn_io(async move { spec.read(&env, &part, &wanted).await })?.join().await?
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`batch`] | documents → batches under the limits of a sink |
 //! | [`mod@write`] | the plan node which writes, split by split |
 //! | [`documents`] | stored documents as a table: what SELECT reads of a sink |
+//! | [`predicate`] | what such a reader may leave out |
 //! | [`queue`] | the splits of a writing node, shared by its partitions |
 //! | [`part`] | names of what a join, an aggregate or a sort writes |
 //! | [`receipt`] | what a finished split wrote |
@@ -26,6 +27,7 @@ pub mod documents;
 pub mod kafka;
 pub mod mongodb;
 pub mod part;
+pub mod predicate;
 pub mod queue;
 pub mod receipt;
 pub mod sink;
@@ -46,7 +48,7 @@ use serde::{Deserialize, Serialize};
 use tracing::Span;
 
 use self::batch::BatchLimits;
-use self::documents::Part;
+use self::documents::{Part, Wanted};
 use self::stored::StoredSplit;
 use crate::error::Result;
 use crate::job::JobRef;
@@ -210,22 +212,16 @@ impl SinkSpec {
         }
     }
 
-    /// The documents of one part, in no order, at most `limit`; of a server only the fields `columns`, if they are given.
+    /// The documents of one part, in no order. Only a server leaves out what is not wanted, but for the limit.
     ///
     /// # Errors
     /// As [`Self::stored`].
-    pub async fn read(
-        &self,
-        env: &Arc<RuntimeEnv>,
-        part: &Part,
-        columns: Option<&[String]>,
-        limit: Option<usize>,
-    ) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+    pub async fn read(&self, env: &Arc<RuntimeEnv>, part: &Part, wanted: &Wanted) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
         let documents = match self {
-            Self::Mongodb(spec) => mongodb::read::read(spec, part, columns, limit).await?,
+            Self::Mongodb(spec) => mongodb::read::read(spec, part, wanted).await?,
             Self::Bson(spec) => bson::read::read(spec, env, part)?,
         };
-        Ok(documents.take(limit.unwrap_or(usize::MAX)).boxed())
+        Ok(documents.take(wanted.limit.unwrap_or(usize::MAX)).boxed())
     }
 }
 

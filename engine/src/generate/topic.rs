@@ -1,19 +1,17 @@
 //! Sample data into a topic: the records of a [`Shape`], with keys, at a given rate.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use super::shape::new_record_writer;
 use super::{Compression, Generated, Shape};
 use crate::connector::kafka::KafkaSpec;
 use crate::connector::kafka::client::{kafka_error, settings_with_secrets};
+use crate::connector::kafka::produce::{Deliveries, enqueue};
 use crate::telemetry::COUNTERS;
 use crate::{Error, Result};
 
@@ -43,29 +41,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the brokers may take for the last records.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Counts what the brokers acknowledged.
-#[derive(Debug, Default)]
-struct Deliveries {
-    failed: AtomicU64,
-    first_failure: Mutex<Option<KafkaError>>,
-}
-
-impl ClientContext for Deliveries {}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        match result {
-            Ok(record) => COUNTERS.add_generated(1, record.payload_len() as u64),
-            Err((error, _)) => {
-                self.failed.fetch_add(1, Ordering::Relaxed);
-                self.first_failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
-            }
-        }
-    }
-}
-
 /// Sends sample data to the topic of `spec`, which is made if it is not there; returns when all brokers have it. A key is the
 /// event's user, or the record's number where the shape has no users; records of one key go to one partition, as Kafka's own
 /// producers place them. Blocks.
@@ -83,7 +58,8 @@ pub fn generate_to_topic(spec: &KafkaSpec, options: &TopicOptions) -> Result<Gen
         Some(Compression::Zstd) => drop(config.set("compression.type", "zstd")),
         Some(_) => return Err(Error::config("--compress: a topic takes gzip or zstd")),
     }
-    let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default()).map_err(failed)?;
+    let producer: BaseProducer<Deliveries> =
+        config.create_with_context(Deliveries::telling(|bytes| COUNTERS.add_generated(1, bytes))).map_err(failed)?;
     let mut writer = new_record_writer(options.shape, options.seed, 0, options.total_bytes);
     let mut generated = Generated { objects: 1, ..Generated::default() };
     let (started, mut record) = (Instant::now(), Vec::new());
@@ -92,7 +68,8 @@ pub fn generate_to_topic(spec: &KafkaSpec, options: &TopicOptions) -> Result<Gen
         writer.write_record(&mut record);
         let value = record.strip_suffix(b"\n").unwrap_or(&record);
         let number = generated.records.to_string();
-        send(&producer, &spec.topic, user_of(value).unwrap_or(number.as_bytes()), value).map_err(failed)?;
+        let key = user_of(value).unwrap_or(number.as_bytes());
+        enqueue(&producer, BaseRecord::to(&spec.topic).key(key).payload(value)).map_err(failed)?;
         generated.raw_bytes += value.len() as u64;
         generated.records += 1;
         if generated.records.is_multiple_of(PACE_RECORDS) {
@@ -101,31 +78,17 @@ pub fn generate_to_topic(spec: &KafkaSpec, options: &TopicOptions) -> Result<Gen
                 producer.poll(PACE_PAUSE);
             }
         }
-        if producer.context().failed.load(Ordering::Relaxed) > 0 {
+        if producer.context().failed() > 0 {
             break;
         }
     }
     producer.flush(FLUSH_TIMEOUT).map_err(failed)?;
-    if let Some(error) = producer.context().first_failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        let count = producer.context().failed.load(Ordering::Relaxed);
+    if let Some(error) = producer.context().take_failure() {
+        let count = producer.context().failed();
         return Err(failed(error).context(format!("{count} records were not taken")));
     }
     generated.stored_bytes = generated.raw_bytes;
     Ok(generated)
-}
-
-/// Queues one record; waits while the queue is full.
-fn send(producer: &BaseProducer<Deliveries>, topic: &str, key: &[u8], value: &[u8]) -> std::result::Result<(), KafkaError> {
-    let mut record = BaseRecord::to(topic).key(key).payload(value);
-    loop {
-        match producer.send(record) {
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
-                producer.poll(PACE_PAUSE);
-                record = again;
-            }
-            sent => return sent.map_err(|(error, _)| error),
-        }
-    }
 }
 
 /// The user of a JSON event.

@@ -181,5 +181,5 @@ fn jobs_which_are_not_done_or_not_by_object_are_refused() {
     refused(&mut job, "filtered", "SELECT id AS _id, object, content AS data FROM objects WHERE records > 5", &["filters rows"]);
     refused(&mut job, "foreign", "SELECT id AS _id, content AS data FROM objects", &["sql/compress.sql"]);
     job.name = "unknown".to_string();
-    job.restore_call(target, &[]).run().expect_one_line(2, &["no job `unknown`"]);
+    job.restore_call(target, &[]).run().expect_one_line(2, &["no job or query `unknown`"]);
 }

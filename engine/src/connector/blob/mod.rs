@@ -71,6 +71,15 @@ pub struct BlobSpec {
 /// A chunk must fit into one document (16 MiB) with its metadata even where it does not compress.
 const CHUNK_BYTES_MAX: u64 = 15 << 20;
 
+/// What its options do, in the words of the reference.
+pub(crate) const OPTION_TEXTS: &[(&str, &str)] = &[
+    ("split_size", "Bytes of one split, the unit of retry and progress; as Spark and HDFS have it."),
+    ("chunk_size", "Raw bytes of one chunk, and so of one document; zlib's ratio hardly grows beyond. At most 15 MiB."),
+    ("boundary", "Where a chunk may end: behind a line, or anywhere, for binary data."),
+    ("compression", "How objects are compressed; 'auto' looks at suffix and first bytes."),
+    ("on_corrupt", "What to do about a corrupt object; with 'dead_letter' compressed ones are decoded twice."),
+];
+
 impl BlobSpec {
     /// Reads location and options of a `CREATE EXTERNAL TABLE … STORED AS BLOB`.
     ///
@@ -78,6 +87,13 @@ impl BlobSpec {
     /// Config, for an unknown option or a bad value.
     pub fn try_new(location: &str, options: &std::collections::HashMap<String, String>) -> Result<Self> {
         let mut options = TableOptions::try_new("blob", options)?;
+        let spec = Self::read(location, &mut options)?;
+        options.finish()?;
+        Ok(spec)
+    }
+
+    /// Reads them one by one.
+    pub(crate) fn read(location: &str, options: &mut TableOptions) -> Result<Self> {
         let spec = Self {
             location: full_url(location)?,
             split_bytes: options.take_bytes("split_size", 128 << 20, 1, 1 << 40)?,
@@ -86,7 +102,6 @@ impl BlobSpec {
             compression: options.take_choice("compression", Compression::Auto, Compression::WORDS)?,
             on_corrupt: options.take_choice("on_corrupt", OnError::Fail, OnError::WORDS)?,
         };
-        options.finish()?;
         Ok(spec)
     }
 }

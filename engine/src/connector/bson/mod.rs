@@ -43,6 +43,12 @@ pub struct BsonSpec {
 /// The seed's names, so that a dump restores to where the pipeline writes.
 const NAMESPACE_DEFAULT: &str = "compressed_data.documents";
 
+/// What its options do, in the words of the reference.
+pub(crate) const OPTION_TEXTS: &[(&str, &str)] = &[
+    ("namespace", "Database and collection: the subfolder, and the first part of each file's name."),
+    ("on_error", "What to do about a document that is too large."),
+];
+
 impl BsonSpec {
     /// Reads location and options of a `CREATE EXTERNAL TABLE … STORED AS BSON`.
     ///
@@ -50,10 +56,16 @@ impl BsonSpec {
     /// Config, for an unknown option or a bad value.
     pub fn try_new(location: &str, options: &HashMap<String, String>) -> Result<Self> {
         let mut options = TableOptions::try_new("bson", options)?;
-        let namespace = options.take("namespace").unwrap_or_else(|| NAMESPACE_DEFAULT.to_string());
+        let spec = Self::read(location, &mut options)?;
+        options.finish()?;
+        Ok(spec)
+    }
+
+    /// Reads them one by one.
+    pub(crate) fn read(location: &str, options: &mut TableOptions) -> Result<Self> {
+        let namespace = options.take_text("namespace", NAMESPACE_DEFAULT);
         let (database, collection) = super::mongodb::split_namespace(&namespace)?;
         let on_error = options.take_choice("on_error", OnError::Fail, OnError::WORDS)?;
-        options.finish()?;
         Ok(Self { location: full_url(location)?, database, collection, on_error })
     }
 

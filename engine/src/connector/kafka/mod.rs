@@ -5,6 +5,8 @@
 //! - [`offsets`]: topic → exact offset ranges → splits (planning)
 //! - [`origin`]: whether a topic is still the one that was read
 //! - [`pack`]: records → chunks or single rows
+//! - [`frame`]: how records lie in a chunk, and back
+//! - [`produce`]: records of one partition → another topic, each once
 //! - [`read`]: split → batches of rows, ahead of the reader
 //! - [`scan`]: the plan node
 //!
@@ -12,9 +14,11 @@
 //! have gaps, where records were compacted away or where transactions left their markers.
 
 pub mod client;
+pub mod frame;
 pub mod offsets;
 pub mod origin;
 pub mod pack;
+pub mod produce;
 pub mod read;
 pub mod scan;
 pub mod spec;
@@ -90,6 +94,11 @@ pub fn partition_object(topic: &str, partition: i32) -> String {
 pub fn parse_partition(object: &str) -> Option<(&str, i32)> {
     let (topic, partition) = object.strip_prefix(OBJECT_SCHEME)?.rsplit_once('/')?;
     Some((topic, partition.parse().ok()?))
+}
+
+/// What a place in an object is counted in: bytes, or offsets of a Kafka partition.
+pub fn unit_of(object: &str) -> &'static str {
+    if object.starts_with(OBJECT_SCHEME) { "offset" } else { "byte" }
 }
 
 /// Id of the row whose first record is at `offset`: 32 hex digits, a pure function of topic, partition and offset (promise P2).

@@ -12,6 +12,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::buffer::{Buffer, OffsetBuffer};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 
+use super::frame::{framed_bytes, write_framed};
 use super::spec::{Framing, KafkaSpec};
 use super::{HEADER_FIELDS, row_id};
 use crate::error::{Error, Result};
@@ -59,14 +60,14 @@ impl Packer {
     /// # Errors
     /// Decode, for a record which the framing cannot hold.
     pub fn check(&self, record: &Record<'_>) -> Result<()> {
-        let bytes = record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
+        let bytes = framed_bytes(Framing::Complete, record);
         if bytes > RECORD_BYTES_MAX {
             return Err(Error::decode(format!("the record has {bytes} bytes, which no document can hold")));
         }
         let is_by_line = matches!(self, Self::Chunks(packer) if packer.framing == Framing::Line);
         if is_by_line && memchr::memchr(b'\n', record.value.unwrap_or_default()).is_some() {
             return Err(Error::decode(
-                "the value holds a line feed, so it would not be one line; set kafka.framing to 'length_prefixed', \
+                "the value holds a line feed, so it would not be one line; set kafka.framing to 'length_prefixed' or 'complete', \
                  or kafka.on_corrupt to 'dead_letter' to keep such records aside",
             ));
         }
@@ -232,30 +233,6 @@ impl ChunkPacker {
             })
         });
         batch.map(Some)
-    }
-}
-
-fn framed_bytes(framing: Framing, record: &Record<'_>) -> usize {
-    let (key, value) = (record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len));
-    match framing {
-        Framing::Line => value + 1,
-        Framing::LengthPrefixed => 8 + key + value,
-    }
-}
-
-fn write_framed(framing: Framing, record: &Record<'_>, out: &mut Vec<u8>) {
-    match framing {
-        Framing::Line => {
-            out.extend_from_slice(record.value.unwrap_or_default());
-            out.push(b'\n');
-        }
-        Framing::LengthPrefixed => {
-            for part in [record.key, record.value] {
-                let length = part.map_or(-1, |part| part.len() as i32);
-                out.extend_from_slice(&length.to_be_bytes());
-                out.extend_from_slice(part.unwrap_or_default());
-            }
-        }
     }
 }
 

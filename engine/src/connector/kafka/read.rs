@@ -165,7 +165,7 @@ impl RangeReader<'_> {
         }
         self.moved = Instant::now();
         let headers = match message.headers() {
-            Some(headers) if self.spec.include_headers => headers.iter().map(|header| (header.key, header.value)).collect(),
+            Some(headers) if self.spec.wants_headers() => headers.iter().map(|header| (header.key, header.value)).collect(),
             _ => Vec::new(),
         };
         let record = Record {

@@ -55,6 +55,14 @@ pub enum Framing {
     Line,
     /// Key, then value, each as a length (4 bytes, big endian, -1 for none) and its bytes. Holds any record.
     LengthPrefixed,
+    /// All that a record has, so that `baler restore` can send it to a topic again: offset, time, key, value and headers, as
+    /// [`frame`](super::frame) lays them out. Holds any record.
+    Complete,
+}
+
+impl Framing {
+    /// The words of the option.
+    pub const WORDS: &[(&str, Self)] = &[("line", Self::Line), ("length_prefixed", Self::LengthPrefixed), ("complete", Self::Complete)];
 }
 
 /// Description of a KAFKA table; holds no client and no secret, so it may travel in a plan.
@@ -104,23 +112,48 @@ const CHUNK_BYTES_MAX: u64 = 15 << 20;
 /// Kafka's port.
 const PORT: u16 = 9092;
 
+/// What its options do, in the words of the reference.
+pub(crate) const OPTION_TEXTS: &[(&str, &str)] = &[
+    ("starting_offsets", "Where to begin: 'earliest', 'latest', a time, or JSON by partition."),
+    ("ending_offsets", "Where to end, in the same words."),
+    ("fail_on_data_loss", "Whether records which are gone fail the query."),
+    ("max_records_per_partition_per_second", "`baler stream`: records of one partition for each second of the trigger."),
+    ("max_records_per_trigger", "`baler stream`: records of one micro-batch; 0 for no limit."),
+    ("max_bytes_per_trigger", "`baler stream`: bytes of one micro-batch, by the mean record of the last one; 0 for no limit."),
+    ("include_headers", "Whether single records have a column `headers`."),
+    ("isolation_level", "Whether records of open and aborted transactions are read too."),
+    (
+        "framing",
+        "How records lie in a chunk: values as lines; keys and values; or all that a record has, which `baler restore` sends to a topic again.",
+    ),
+    ("on_corrupt", "What to do about a record which the framing cannot hold."),
+    ("chunk_records", "Records of a chunk; 1 makes each row one record with its own columns, 0 leaves the size alone to count."),
+    ("chunk_size", "Bytes of a chunk; a larger record is a chunk by itself. At most 15 MiB."),
+    ("split_records", "Offsets of one split: what one partition holds beyond that is read in parallel."),
+    ("credentials", "Variables with the login begin with this: `<NAME>_USERNAME`, `<NAME>_PASSWORD` or `<NAME>_PASSWORD_FILE`."),
+    ("client.…", "A setting of librdkafka."),
+];
+
 impl KafkaSpec {
     /// Reads location and options of a `CREATE EXTERNAL TABLE … STORED AS KAFKA`.
     ///
     /// # Errors
     /// Config, for a location that is none or holds a password, an unknown option or a bad value.
     pub fn try_new(location: &str, options: &HashMap<String, String>) -> Result<Self> {
-        let (brokers, topic) = split_location(location)?;
         let mut options = TableOptions::try_new("kafka", options)?;
+        let spec = Self::read(location, &mut options)?;
+        options.finish()?;
+        Ok(spec)
+    }
+
+    /// Reads them one by one.
+    pub(crate) fn read(location: &str, options: &mut TableOptions) -> Result<Self> {
+        let (brokers, topic) = split_location(location)?;
         let isolation = [("read_committed", false), ("read_uncommitted", true)];
-        let framings = [("line", Framing::Line), ("length_prefixed", Framing::LengthPrefixed)];
-        let bound = |name: &str, text: Option<String>, default: Bound| match text {
-            Some(text) => parse_bound(&text, &topic).map_err(|e| e.context(format!("option kafka.{name}"))),
-            None => Ok(default),
-        };
+        let bound = |name: &str, text: String| parse_bound(&text, &topic).map_err(|e| e.context(format!("option kafka.{name}")));
         let spec = Self {
-            starting: bound("starting_offsets", options.take("starting_offsets"), Bound::Earliest)?,
-            ending: bound("ending_offsets", options.take("ending_offsets"), Bound::Latest)?,
+            starting: bound("starting_offsets", options.take_text("starting_offsets", "earliest"))?,
+            ending: bound("ending_offsets", options.take_text("ending_offsets", "latest"))?,
             pinned: None,
             fail_on_data_loss: options.take_parsed("fail_on_data_loss", true)?,
             max_records_per_partition_per_second: options.take_parsed("max_records_per_partition_per_second", 100_000)?,
@@ -128,23 +161,23 @@ impl KafkaSpec {
             max_bytes_per_trigger: options.take_bytes("max_bytes_per_trigger", 0, 0, 1 << 50)?,
             include_headers: options.take_parsed("include_headers", false)?,
             read_uncommitted: options.take_choice("isolation_level", false, &isolation)?,
-            framing: options.take_choice("framing", Framing::Line, &framings)?,
+            framing: options.take_choice("framing", Framing::Line, Framing::WORDS)?,
             on_corrupt: options.take_choice("on_corrupt", OnError::Fail, OnError::WORDS)?,
             chunk_records: options.take_parsed("chunk_records", 0)?,
             chunk_bytes: options.take_bytes("chunk_size", 1 << 20, 1, CHUNK_BYTES_MAX)?,
             split_records: options.take_parsed("split_records", 131_072)?,
-            credentials: options.take("credentials").unwrap_or_else(|| "KAFKA".to_string()),
+            credentials: options.take_text("credentials", "KAFKA"),
             client: options.take_prefixed("client."),
             brokers,
             topic,
         };
-        options.finish()?;
         if spec.split_records == 0 || spec.max_records_per_partition_per_second == 0 {
             return Err(Error::config("kafka.split_records and kafka.max_records_per_partition_per_second take 1 and more"));
         }
         if spec.include_headers && !spec.is_by_record() {
             return Err(Error::config(
-                "kafka.include_headers needs kafka.chunk_records = '1': a chunk of several records has no column for headers",
+                "kafka.include_headers needs kafka.chunk_records = '1': a chunk of several records has no column for headers; \
+                 with kafka.framing = 'complete' its content holds them",
             ));
         }
         client::check_settings(&spec)?;
@@ -154,6 +187,11 @@ impl KafkaSpec {
     /// Whether each row is one record.
     pub fn is_by_record(&self) -> bool {
         self.chunk_records == 1
+    }
+
+    /// Whether headers of records are read.
+    pub fn wants_headers(&self) -> bool {
+        self.include_headers || (self.framing == Framing::Complete && !self.is_by_record())
     }
 
     /// How people name it: `kafka://host:9092/topic`.

@@ -4,10 +4,11 @@
 //! - [`prepare`]: limits, indexes, and [`shard`]: hashed sharding while the collection is empty
 //! - [`inspect`]: the same looked at without changing anything, for `baler check`
 //! - [`mod@write`]: batches → acknowledged documents; the duplicate rule
-//! - [`read`]: stored documents, for `verify` and SELECT; [`chain`]: those of one split, for `restore`
+//! - [`read`]: stored documents, for `verify` and SELECT, with `filter`; [`chain`]: those of one split, for `restore`
 
 pub mod chain;
 pub mod client;
+mod filter;
 pub mod inspect;
 pub mod prepare;
 pub mod read;
@@ -74,33 +75,57 @@ const MESSAGE_BYTES_MAX: u64 = 48_000_000;
 /// Room for the command around the documents of a message.
 const MESSAGE_BYTES_SPARE: u64 = 64 << 10;
 
+/// What its options do, in the words of the reference.
+pub(crate) const OPTION_TEXTS: &[(&str, &str)] = &[
+    ("indexes", "Fields to index, each ascending, divided by commas; made before the load while the collection is empty, else after it."),
+    ("credentials", "Variables with the login begin with this: `<NAME>_USERNAME`, `<NAME>_PASSWORD` or `<NAME>_PASSWORD_FILE`."),
+    (
+        "write_mode",
+        "What to do with an `_id` that is there: equal content counts as written and other content is an error; replace it; or set the fields.",
+    ),
+    ("batch_docs", "Documents of a batch."),
+    ("batch_bytes", "Bytes of a batch, below the server's message limit."),
+    ("in_flight", "Batches under way for each writer."),
+    ("ordered", "Whether a refused document stops those behind it in its batch."),
+    ("write_concern", "Which members acknowledge: 'majority', a number or a tag."),
+    ("journal", "Whether an acknowledgement waits for the journal."),
+    ("shard_key", "'hashed(_id)', or 'none' to leave the collection unsharded; used where the server is a mongos."),
+    ("on_error", "What to do about a document which the server refuses."),
+];
+
 impl MongodbSpec {
     /// Reads location and options of a `CREATE EXTERNAL TABLE … STORED AS MONGODB`.
     ///
     /// # Errors
     /// Config, for a location that is none or holds a password, an unknown option or a bad value.
     pub fn try_new(location: &str, options: &HashMap<String, String>) -> Result<Self> {
-        let (uri, database, collection) = split_location(location)?;
         let mut options = TableOptions::try_new("mongodb", options)?;
+        let spec = Self::read(location, &mut options)?;
+        options.finish()?;
+        Ok(spec)
+    }
+
+    /// Reads them one by one.
+    pub(crate) fn read(location: &str, options: &mut TableOptions) -> Result<Self> {
+        let (uri, database, collection) = split_location(location)?;
         let modes = [("insert", WriteMode::Insert), ("replace", WriteMode::Replace), ("update", WriteMode::Update)];
         let indexes = options.take("indexes").unwrap_or_default();
         let spec = Self {
             uri,
             database,
             collection,
-            credentials: options.take("credentials").unwrap_or_else(|| "MONGODB".to_string()),
+            credentials: options.take_text("credentials", "MONGODB"),
             write_mode: options.take_choice("write_mode", WriteMode::Insert, &modes)?,
             batch_docs: options.take_parsed("batch_docs", 1000)?,
             batch_bytes: options.take_bytes("batch_bytes", 16 << 20, 1, MESSAGE_BYTES_MAX - MESSAGE_BYTES_SPARE)?,
             in_flight: options.take_parsed("in_flight", 2)?,
             ordered: options.take_parsed("ordered", false)?,
-            write_concern: options.take("write_concern").unwrap_or_else(|| "majority".to_string()),
+            write_concern: options.take_text("write_concern", "majority"),
             journal: options.take_parsed("journal", true)?,
             indexes: indexes.split(',').map(str::trim).filter(|name| !name.is_empty()).map(String::from).collect(),
-            shard_key: options.take("shard_key").unwrap_or_else(|| "hashed(_id)".to_string()),
+            shard_key: options.take_text("shard_key", "hashed(_id)"),
             on_error: options.take_choice("on_error", OnError::Fail, OnError::WORDS)?,
         };
-        options.finish()?;
         if spec.batch_docs == 0 || spec.batch_docs > 100_000 || spec.in_flight == 0 || spec.in_flight > 64 {
             return Err(Error::config("mongodb.batch_docs takes 1 to 100000 and mongodb.in_flight 1 to 64"));
         }

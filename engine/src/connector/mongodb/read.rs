@@ -8,8 +8,9 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::MongodbSpec;
 use super::client::{collection, driver_error};
+use super::filter::filter;
 use crate::connector::Fields;
-use crate::connector::documents::Part;
+use crate::connector::documents::{Part, Wanted};
 use crate::connector::receipt::DocumentFacts;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -64,13 +65,8 @@ pub(crate) async fn parts(spec: &MongodbSpec, wanted: usize) -> Result<Vec<Part>
 }
 
 /// The documents of one part.
-pub(crate) async fn read(
-    spec: &MongodbSpec,
-    part: &Part,
-    columns: Option<&[String]>,
-    limit: Option<usize>,
-) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
-    let filter = match part {
+pub(crate) async fn read(spec: &MongodbSpec, part: &Part, wanted: &Wanted) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+    let in_part = match part {
         Part::Collection => doc! {},
         Part::NoTexts => doc! { "_id": { "$not": { "$type": "string" } } },
         Part::Texts { from, until } => {
@@ -85,14 +81,19 @@ pub(crate) async fn read(
         }
         Part::File(_) => return Err(Error::internal("a collection has no files")),
     };
+    let filter = match &wanted.predicate {
+        Some(predicate) if in_part.is_empty() => filter(predicate),
+        Some(predicate) => doc! { "$and": [in_part, filter(predicate)] },
+        None => in_part,
+    };
     let mut projection = Document::new();
-    if let Some(columns) = columns {
+    if let Some(columns) = &wanted.columns {
         // Without a column at all, `_id` alone keeps the count of rows.
         let has_id = columns.is_empty() || columns.iter().any(|name| name == "_id");
         projection.insert("_id", i32::from(has_id));
         projection.extend(columns.iter().filter(|name| *name != "_id").map(|name| (name.clone(), 1.into())));
     }
-    let limit = limit.and_then(|limit| i64::try_from(limit).ok());
+    let limit = wanted.limit.and_then(|limit| i64::try_from(limit).ok());
     let find = collection(spec).await?;
     let found = find.find(filter).projection(projection).optional(limit, |find, limit| find.limit(limit)).await;
     Ok(documents(spec, found.map_err(|e| unreachable(spec, &e))?))

@@ -1,18 +1,30 @@
-//! The original objects of a finished job, written back byte for byte.
+//! The original objects of a finished job, written back byte for byte; and the records of a topic, into files or a topic.
 //!
 //! | place | holds |
 //! | --- | --- |
-//! | this file | the driver: state → objects → what came of each; [`RestoreTask`] is its node's work, in one process and on a fleet |
+//! | this file | the driver: what is planned → what came of each; [`RestoreTask`] is its node's work, in one process and on a fleet |
+//! | `objects` | state of a job over objects → [`RestoreObject`]s |
+//! | [`records`] | state of a job or query over a topic → the same: segments of a Kafka partition, or all of it |
 //! | `names` | objects' names → names below the target |
-//! | `copy` | one object: read, prove, inflate, write |
+//! | `content`, `cursor` | documents → what they hold: read, prove, inflate, hand over |
+//! | `copy` | into an object |
+//! | `send` | into a topic |
 //! | `pack` | compressing again what was compressed at the source |
+//! | `single` | a document of a single record → its record |
 //!
 //! The object is the unit of work and of resume: its name appears when it is whole, so a restore that was stopped is begun
-//! again and finds what is there. Manifest and receipts say which documents an object is made of, and the documents prove themselves.
+//! again and finds what is there. In a topic that is told by an offset which is committed with the records. Receipts say which documents
+//! an object is made of, and the documents prove themselves.
 
+mod content;
 mod copy;
+mod cursor;
 mod names;
+mod objects;
 mod pack;
+pub mod records;
+mod send;
+mod single;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,17 +36,18 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use serde::{Deserialize, Serialize};
 
 use self::copy::copy_object;
-use self::names::{check_distinct, folders_of, plain_name, relative_name};
+use self::objects::plan_objects;
+use self::records::{Layout, plan_records};
+use self::send::send_partition;
 use super::JobRef;
-use super::dead_letter::DeadLetter;
 use super::dispatch::{perform_here, perform_on_fleet};
 use super::item::Task;
-use super::manifest::{Manifest, ManifestObject};
 use super::state::JobState;
+use super::verify::Audited;
 use crate::cluster::client::Fleet;
 use crate::connector::SinkSpec;
 use crate::connector::blob::Compression;
-use crate::connector::receipt::Receipt;
+use crate::connector::kafka::KafkaSpec;
 use crate::connector::source::SourceSpec;
 use crate::connector::split::LeafRow;
 use crate::connector::stored::StoredSplit;
@@ -45,17 +58,19 @@ use crate::telemetry::COUNTERS;
 /// What opening an object and making it durable cost, in bytes of writing: keeps the tasks of many small objects small.
 const OBJECT_OVERHEAD_BYTES: u64 = 4 << 20;
 
-/// One object to be written back; a row of the node's table.
+/// One object, or one run of a topic's records, to be written back; a row of the node's table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreObject {
-    /// URI of the source.
+    /// URI of the source; `kafka:topic/3` for records.
     pub object: String,
     /// Its version, which each of its documents must have.
     pub version: String,
-    /// When the source was last written, milliseconds since 1970 UTC.
+    /// When the source was last written, milliseconds since 1970 UTC; for records when the last of their documents was.
     pub last_modified: i64,
     /// URL of its new place.
     pub target: String,
+    /// How its documents hold records, if it is made of such.
+    pub records: Option<Layout>,
     /// How it is compressed there.
     pub packing: Compression,
     /// Bytes of its (decompressed) content.
@@ -73,6 +88,28 @@ pub struct RestoreTask {
     pub overwrite: bool,
     /// Whether an object which cannot be restored is named and left out, in place of an error.
     pub partial: bool,
+    /// The topic which takes the records, if they go into one.
+    pub topic: Option<TopicTarget>,
+}
+
+/// Where records go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicTarget {
+    /// The topic.
+    pub spec: KafkaSpec,
+    /// Name of the job or query: records of another one are not taken for its own.
+    pub name: String,
+}
+
+/// What was done for one object.
+#[derive(Debug, Clone, Copy, Default)]
+struct Restored {
+    /// Documents which it was made of, or records were sent from; 0 if it was there.
+    documents: u64,
+    /// Records in them, as far as they say so.
+    records: u64,
+    /// Whether anything was written.
+    is_new: bool,
 }
 
 /// What came of one object.
@@ -86,6 +123,8 @@ pub struct RestoredObject {
     pub bytes: u64,
     /// Documents which were read; 0 if it was there.
     pub documents: u64,
+    /// Records in them, as far as they say so.
+    pub records: u64,
     /// Whether it was written just now.
     pub is_new: bool,
     /// Why it is not there, where that is no error.
@@ -107,13 +146,18 @@ impl Task for RestoreTask {
     }
 
     async fn perform(&self, object: RestoreObject, env: &Arc<RuntimeEnv>) -> Result<RestoredObject> {
-        let copied = copy_object(&self.source, env, &object, self.overwrite).await;
+        let restored = match &self.topic {
+            None => copy_object(&self.source, env, &object, self.overwrite).await,
+            Some(TopicTarget { spec, name }) => send_partition(&self.source, env, &object, spec, name).await,
+        };
         let RestoreObject { object, target, bytes, .. } = object;
-        match copied {
-            Ok(copied) => Ok(RestoredObject { object, target, bytes, documents: copied.documents, is_new: copied.is_new, failure: None }),
+        match restored {
+            Ok(Restored { documents, records, is_new }) => {
+                Ok(RestoredObject { object, target, bytes, documents, records, is_new, failure: None })
+            }
             Err(error) if self.partial && is_of_object(&error) => {
                 let failure = Some(error.to_string());
-                Ok(RestoredObject { object, target, bytes: 0, documents: 0, is_new: false, failure })
+                Ok(RestoredObject { object, target, bytes: 0, documents: 0, records: 0, is_new: false, failure })
             }
             Err(error) => Err(error),
         }
@@ -132,8 +176,12 @@ impl LeafRow for RestoreObject {
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
-    /// Folder or prefix to write to: `file://` or `s3://`.
+    /// Folder or prefix to write to: `file://` or `s3://`; records also go into a topic, `kafka://host:9092/topic`.
     pub to: String,
+    /// Settings of librdkafka for that topic.
+    pub client: HashMap<String, String>,
+    /// Whether records go into a topic although their documents do not hold all that they had.
+    pub lossy: bool,
     /// Whether what was compressed at the source is compressed again, and keeps its name.
     pub recompress: bool,
     /// Whether objects which cannot be restored are left out, in place of an error.
@@ -166,12 +214,31 @@ pub struct RestoreReport {
     pub bytes: u64,
     /// Documents which were read.
     pub documents: u64,
+    /// Records in them, as far as they say so: those which this run wrote.
+    pub records: u64,
     /// Objects which were compressed at the source.
     pub compressed: u64,
     /// Whether these are compressed again.
     pub recompressed: bool,
     /// What is not there.
     pub left_out: Vec<LeftOut>,
+}
+
+impl RestoreReport {
+    fn new(job: &str, target: &str, request: &RestoreRequest) -> Self {
+        Self {
+            job: job.to_string(),
+            target: target.to_string(),
+            objects: 0,
+            written: 0,
+            bytes: 0,
+            documents: 0,
+            records: 0,
+            compressed: 0,
+            recompressed: request.recompress,
+            left_out: Vec::new(),
+        }
+    }
 }
 
 /// A restore which is planned; nothing is written yet.
@@ -192,69 +259,53 @@ impl Restore {
     /// Reads the state of a job and plans what is to be written.
     ///
     /// # Errors
-    /// Config, when there is no such job, or its documents cannot be traced to their objects; Conflict, when it is not done, an
+    /// Config, when there is no such job, or its documents cannot be traced to their source; Conflict, when it is not done, an
     /// object has a hole, or two would have one name.
     pub async fn plan(context: &SessionContext, job: &JobRef, request: &RestoreRequest) -> Result<Self> {
-        let state = JobState::open(&context.runtime_env(), job)?;
+        let env = context.runtime_env();
+        let state = JobState::open(&env, job)?;
         let manifest = state.manifest().await?;
-        let manifest = manifest.ok_or_else(|| Error::config(format!("there is no job `{}` at {}", job.name, state.uri())))?;
-        let location = input_of(&manifest)?;
-        if state.commit().await?.is_none() && !request.partial {
-            return Err(Error::conflict(format!(
-                "job `{}` is not committed; run it again to complete it, or restore what is whole with --partial",
+        let manifest = manifest.ok_or_else(|| Error::config(format!("there is no job or query `{}` at {}", job.name, state.uri())))?;
+        if matches!(manifest.source, Some(SourceSpec::Kafka(_))) {
+            return Self::plan_query(context, Audited::job(&env, job).await?, request).await;
+        }
+        if request.to.starts_with("kafka://") || request.lossy || !request.client.is_empty() {
+            return Err(Error::config(format!(
+                "job `{}` does not read a topic: --to takes a folder or s3://, and --lossy and --client are for records",
                 job.name
             )));
         }
-        let (receipts, letters) = (state.receipts().await?, state.dead_letters().await?);
         let to = full_url(&request.to)?;
-        let mut report = RestoreReport {
-            job: job.name.clone(),
-            target: to.clone(),
-            objects: 0,
-            written: 0,
-            bytes: 0,
-            documents: 0,
-            compressed: 0,
-            recompressed: request.recompress,
-            left_out: Vec::new(),
+        let mut report = RestoreReport::new(&job.name, &to, request);
+        let objects = plan_objects(&state, &manifest, &to, request, &mut report).await?;
+        let task = RestoreTask { source: manifest.sink, overwrite: request.overwrite, partial: request.partial, topic: None };
+        Ok(Self { context: context.clone(), task, objects, report })
+    }
+
+    /// Plans what is to be written of a topic's records, which a job or the micro-batches of a query have stored.
+    ///
+    /// # Errors
+    /// Config, when its documents do not hold what is asked for, or the topic to write to is none for them; Conflict, when a part is missing.
+    pub async fn plan_query(context: &SessionContext, audited: Audited, request: &RestoreRequest) -> Result<Self> {
+        if request.recompress {
+            return Err(Error::config("--recompress is for objects which were compressed at the source; records of a topic were not"));
+        }
+        let topic = match request.to.starts_with("kafka://") {
+            true => {
+                let client = request.client.iter().map(|(key, value)| (format!("kafka.client.{key}"), value.clone())).collect();
+                Some(KafkaSpec::try_new(&request.to, &client)?)
+            }
+            false if request.lossy || !request.client.is_empty() => {
+                return Err(Error::config("--lossy and --client are for a topic: --to kafka://host:9092/topic"));
+            }
+            false => None,
         };
-        let mut planned = Vec::new();
-        for object in &manifest.objects {
-            match plan_object(object, &receipts, &letters)? {
-                Planned::Whole { bytes, splits } => planned.push((object, relative_name(&location, &object.object)?, bytes, splits)),
-                Planned::DeadLetter(reason) => report.left_out.push(LeftOut { object: object.object.clone(), reason }),
-                Planned::Incomplete(error) if request.partial => {
-                    report.left_out.push(LeftOut { object: object.object.clone(), reason: error.to_string() });
-                }
-                Planned::Incomplete(error) => return Err(error),
-            }
-        }
-        let is_local = to.starts_with("file://");
-        let folders = folders_of(planned.iter().map(|(_, name, _, _)| name.as_str()));
-        // An empty object whose name is a folder's is how some tools mark folders in a bucket; a file system has its own.
-        let is_marker = |object: &ManifestObject, name: &str| is_local && object.size == 0 && folders.contains(name);
-        let mut objects = Vec::new();
-        let mut names = Vec::new();
-        for (object, name, bytes, splits) in &planned {
-            if is_marker(object, name) {
-                continue;
-            }
-            let was_compressed = is_compressed(object, *bytes);
-            report.compressed += u64::from(was_compressed);
-            let name = if request.recompress { name.as_str() } else { plain_name(name, object.compression) };
-            names.push((name, object.object.as_str()));
-            objects.push(RestoreObject {
-                object: object.object.clone(),
-                version: object.version.clone(),
-                last_modified: object.last_modified,
-                target: format!("{}/{name}", to.trim_end_matches('/')),
-                packing: if request.recompress { packing_of(object) } else { Compression::None },
-                bytes: *bytes,
-                splits: splits.clone(),
-            });
-        }
-        check_distinct(&names, is_local, "restore with --recompress, which keeps the names")?;
-        let task = RestoreTask { source: manifest.sink.clone(), overwrite: request.overwrite, partial: request.partial };
+        let to = topic.as_ref().map_or_else(|| full_url(&request.to), |topic| Ok(topic.target()))?;
+        let mut report = RestoreReport::new(&audited.name, &to, request);
+        let (source, name) = (audited.sink.clone(), audited.name.clone());
+        let objects = plan_records(audited, topic.as_ref(), request, &mut report).await?;
+        let topic = topic.map(|spec| TopicTarget { spec, name });
+        let task = RestoreTask { source, overwrite: request.overwrite, partial: request.partial, topic };
         Ok(Self { context: context.clone(), task, objects, report })
     }
 
@@ -294,6 +345,7 @@ impl Restore {
             self.report.written += u64::from(row.is_new);
             self.report.bytes += row.bytes;
             self.report.documents += row.documents;
+            self.report.records += row.records;
         }
         self.report.left_out.sort_by(|a, b| a.object.cmp(&b.object));
         Ok(self.report)
@@ -303,78 +355,4 @@ impl Restore {
 /// How the Ballista jobs of a restore are named: `<job> restore wave <n>`.
 pub fn wave_name(job: &str) -> String {
     format!("{job} restore")
-}
-
-/// Where a job's objects are; refuses jobs whose documents are not the bytes of their objects.
-fn input_of(manifest: &Manifest) -> Result<String> {
-    let job = &manifest.job;
-    let Some(SourceSpec::Blob(source)) = &manifest.source else {
-        return Err(Error::config(format!("job `{job}` does not read one BLOB table, so there are no objects to restore")));
-    };
-    if !manifest.by_split {
-        return Err(Error::config(format!(
-            "job `{job}` did not run split by split (it joins, sorts or aggregates), so its documents are not the bytes of its objects"
-        )));
-    }
-    if !manifest.keeps_every_row {
-        return Err(Error::config(format!("the statement of job `{job}` filters rows, so its documents are not all bytes of its objects")));
-    }
-    Ok(source.location.clone())
-}
-
-/// What is to become of an object.
-enum Planned {
-    Whole { bytes: u64, splits: Vec<StoredSplit> },
-    DeadLetter(String),
-    Incomplete(Error),
-}
-
-/// Holds the receipts of an object against it: together they must cover every byte once.
-fn plan_object(object: &ManifestObject, receipts: &HashMap<String, Receipt>, letters: &[DeadLetter]) -> Result<Planned> {
-    let name = &object.object;
-    let (mut position, mut splits) = (0, Vec::new());
-    for split in &object.splits {
-        let Some(receipt) = receipts.get(&split.id) else {
-            let text = format!("{name} bytes {}–{}: no receipt, so its documents are not complete", split.start, split.end);
-            return Ok(Planned::Incomplete(Error::conflict(text)));
-        };
-        if receipt.dead_letters > 0 {
-            let reason = letters.iter().find(|letter| letter.split == split.id).map(|letter| letter.reason.clone());
-            return Ok(Planned::DeadLetter(reason.unwrap_or_else(|| "a part of it is a dead letter".to_string())));
-        }
-        let Some(stored) = StoredSplit::of_receipt(receipt) else {
-            if receipt.documents == 0 {
-                continue;
-            }
-            return Err(Error::config(format!(
-                "{name}: the documents of receipt {} do not carry their place; only what sql/compress.sql writes can be restored",
-                split.id
-            )));
-        };
-        if stored.first != position {
-            let text = format!("{name} byte {position}: the receipts leave or repeat the bytes {position}–{}", stored.first);
-            return Ok(Planned::Incomplete(Error::conflict(text)));
-        }
-        position = stored.next;
-        splits.push(stored);
-    }
-    if object.compression == Compression::None && position != object.size {
-        let text = format!("{name} byte {position}: no receipt has the bytes {position}–{}", object.size);
-        return Ok(Planned::Incomplete(Error::conflict(text)));
-    }
-    Ok(Planned::Whole { bytes: position, splits })
-}
-
-/// How an object is compressed again. A name which says nothing promises nothing: such an object stays plain.
-fn packing_of(object: &ManifestObject) -> Compression {
-    if object.compression == Compression::Auto { Compression::None } else { object.compression }
-}
-
-/// Whether an object was compressed. Where its name did not say, its length tells: the first bytes decided when it was read.
-fn is_compressed(object: &ManifestObject, bytes: u64) -> bool {
-    match object.compression {
-        Compression::None => false,
-        Compression::Auto => bytes != object.size,
-        _ => true,
-    }
 }
