@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use self::settings::{Counterpart, Table, counterpart, is_secret};
 use crate::error::{Error, Result};
-use crate::operator::resource::{BalerJob, BalerJobSpec, BalerStream, BalerStreamSpec, Sql};
+use crate::operator::resource::{BalerJob, BalerJobSpec, BalerStream, BalerStreamSpec, DriverSpec, Sql};
 
 /// What became of one setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -232,11 +232,10 @@ impl Application {
             labels: (!self.labels.is_empty()).then(|| self.labels.clone()),
             ..made
         };
-        let pod_template = "baler-driver".to_string();
+        let driver = DriverSpec { state, set, scheduler, pod_template: "baler-driver".to_string() };
         let failed = |e: serde_saphyr::ser::Error| Error::internal("a resource does not encode").with_source(e);
         if is_stream {
-            let spec =
-                BalerStreamSpec { sql, query: None, state, set, scheduler, pod_template, suspend: false, trigger: "30s".to_string() };
+            let spec = BalerStreamSpec { sql, query: None, driver, suspend: false, trigger: "30s".to_string() };
             let mut stream = BalerStream::new(&resource_name(&self.name), spec);
             stream.metadata = metadata(std::mem::take(&mut stream.metadata));
             return serde_saphyr::to_string(&stream).map_err(failed);
@@ -245,10 +244,7 @@ impl Application {
         let spec = BalerJobSpec {
             sql,
             job: None,
-            state,
-            set,
-            scheduler,
-            pod_template,
+            driver,
             suspend: false,
             retries: retries.unwrap_or(6) as i32,
             active_deadline_seconds: None,

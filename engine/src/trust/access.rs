@@ -16,10 +16,10 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustls::client::verify_server_name;
+use rustls::server::ParsedCertificate;
 use rustls_pki_types::{CertificateDer, ServerName};
 use sha2::{Digest, Sha256};
-use tokio_rustls::rustls::client::verify_server_name;
-use tokio_rustls::rustls::server::ParsedCertificate;
 
 use super::reload::Reloaded;
 use crate::error::{Error, Result};

@@ -13,11 +13,11 @@ use std::time::{Duration, SystemTime};
 
 use ballista_core::extension::EndpointOverrideFn;
 use ballista_core::utils::{GrpcClientConfig, create_grpc_client_endpoint};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::reload::Reloaded;
@@ -181,7 +181,7 @@ fn server_sides(
 ) -> Result<ServerSides, Box<dyn StdError + Send + Sync>> {
     let roots = Arc::new(roots);
     let verifier = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
-    let side = |verifier| -> Result<_, tokio_rustls::rustls::Error> {
+    let side = |verifier| -> Result<_, rustls::Error> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions()?;
         let mut config = builder.with_client_cert_verifier(verifier).with_single_cert(chain.to_vec(), key.clone_key())?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -192,11 +192,7 @@ fn server_sides(
 
 type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn client_side(
-    provider: Arc<CryptoProvider>,
-    roots: RootCertStore,
-    identity: Option<Chain>,
-) -> Result<ClientConfig, tokio_rustls::rustls::Error> {
+fn client_side(provider: Arc<CryptoProvider>, roots: RootCertStore, identity: Option<Chain>) -> Result<ClientConfig, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?.with_root_certificates(roots);
     Ok(match identity {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
