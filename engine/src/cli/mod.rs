@@ -151,7 +151,7 @@ pub fn main_with(parts: SessionParts) -> ExitCode {
     };
     log::start(cli.log_format, is_server, tracer);
     let parts = cli.tls.apply(parts);
-    let ended = opened.and_then(|()| parts).and_then(|parts| runtime::io()?.block_on(dispatch(cli, &parts)));
+    let ended = opened.and(parts).and_then(|parts| runtime::io()?.block_on(dispatch(cli, &parts)));
     trace::finish();
     match ended {
         Ok(code) => code,

@@ -101,7 +101,7 @@ mod tests {
             text.parse::<u32>().map_err(|e| Error::config(e.to_string()))
         });
         assert!(number.current().unwrap_err().to_string().contains("number"), "there is no file yet");
-        let mut is = |text: Option<&str>, expected: u32| {
+        let is = |text: Option<&str>, expected: u32| {
             match text {
                 Some(text) => std::fs::write(&file, text).unwrap(),
                 None => std::fs::remove_file(&file).unwrap(),
