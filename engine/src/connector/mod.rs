@@ -264,3 +264,6 @@ pub trait SinkWriter: Send {
     /// As [`Self::write`].
     async fn finish(self: Box<Self>) -> Result<Written>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,8 +24,8 @@ fn the_batch_application_becomes_a_job_and_each_setting_is_told_once() {
     let job: BalerJob = serde_saphyr::from_str(&converted.resource).unwrap();
     assert_eq!((job.name_any().as_str(), job.namespace().as_deref()), ("spark-batch-processor-2tb", Some("default")));
     assert_eq!((job.spec.retries, job.spec.ttl_seconds_after_finished), (3, Some(86_400)));
-    assert_eq!(job.spec.set["INPUT"], "s3://raw-data/batch/");
-    assert_eq!(job.spec.set["OUTPUT"], "mongodb://mongodb-mongos:27017/compressed_data.documents?authSource=admin");
+    assert_eq!(job.spec.driver.set["INPUT"], "s3://raw-data/batch/");
+    assert_eq!(job.spec.driver.set["OUTPUT"], "mongodb://mongodb-mongos:27017/compressed_data.documents?authSource=admin");
     let sql = job.spec.sql.inline.unwrap();
     for part in ["'blob.split_size' '134217728'", "'mongodb.batch_docs' '1000'", "'mongodb.ordered' 'false'", "zlib_compress(content, 9)"] {
         assert!(sql.contains(part), "no {part} in {sql}");
@@ -48,8 +48,8 @@ fn the_batch_application_becomes_a_job_and_each_setting_is_told_once() {
 fn the_streaming_application_becomes_a_stream() {
     let converted = one(STREAM);
     let stream: BalerStream = serde_saphyr::from_str(&converted.resource).unwrap();
-    assert_eq!(stream.spec.set["INPUT"], "kafka://kafka-cp-kafka:9092/data-stream");
-    assert_eq!(stream.spec.state.as_deref(), Some("s3://checkpoints/stream"));
+    assert_eq!(stream.spec.driver.set["INPUT"], "kafka://kafka-cp-kafka:9092/data-stream");
+    assert_eq!(stream.spec.driver.state.as_deref(), Some("s3://checkpoints/stream"));
     assert!(stream.spec.sql.inline.unwrap().contains("'kafka.max_records_per_partition_per_second' '100000'"));
 }
 

@@ -8,6 +8,9 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::access::{Access, Caller, Role, Shown};
 use super::listen::Peer;
@@ -15,6 +18,9 @@ use crate::error::{Error, ErrorKind};
 
 const SCHEDULER: &str = "/ballista.protobuf.SchedulerGrpc/";
 const FLIGHT: &str = "/arrow.flight.protocol.FlightService/";
+/// Drivers send base64 with padding and without.
+const ANY_PADDING: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
 
 /// Puts the guard before all routes. Behind it a request carries its [`Caller`], unless nobody is asked.
@@ -122,30 +128,8 @@ fn token_of(headers: &HeaderMap) -> Option<String> {
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
-    let login = String::from_utf8(decode_base64(login.trim())?).ok()?;
+    let login = String::from_utf8(ANY_PADDING.decode(login.trim()).ok()?).ok()?;
     login.split_once(':').map(|(_, password)| password.to_string())
-}
-
-/// Base64 with or without padding: drivers send both.
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let (mut bits, mut count, mut decoded) = (0_u32, 0, Vec::with_capacity(text.len() * 3 / 4));
-    for byte in text.trim_end_matches('=').bytes() {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        (bits, count) = ((bits << 6) | u32::from(value), count + 6);
-        if count >= 8 {
-            count -= 8;
-            decoded.push((bits >> count) as u8);
-            bits &= (1 << count) - 1;
-        }
-    }
-    Some(decoded)
 }
 
 fn refuse(path: &str, is_grpc: bool, status: StatusCode, why: &str) -> Response {

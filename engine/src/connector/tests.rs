@@ -1,0 +1,85 @@
+//! What the world writes into a statement: any location and any value of any option is taken or is an error, and never a panic.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::blob::BlobSpec;
+use super::bson::BsonSpec;
+use super::kafka::KafkaSpec;
+use super::mongodb::MongodbSpec;
+use crate::options::TableOptions;
+
+/// A format's prefix, a location which it takes, how its table is read, and the options which it knows.
+type Format = (&'static str, &'static str, fn(&str, &HashMap<String, String>) -> Result<(), String>, Vec<String>);
+
+fn formats() -> Vec<Format> {
+    let known = |format, read: &dyn Fn(&mut TableOptions)| {
+        let mut options = TableOptions::try_new(format, &HashMap::new()).unwrap();
+        read(&mut options);
+        options.known().iter().map(|option| format!("{format}.{}", option.name.trim_end_matches('…'))).collect()
+    };
+    let (blob, bson, kafka, mongodb) = ("s3://bucket/a/", "s3://bucket/a", "kafka://host:9092/topic", "mongodb://host/a.b");
+    vec![
+        (
+            "blob",
+            blob,
+            |location, options| BlobSpec::try_new(location, options).map(drop).map_err(|e| e.to_string()),
+            known("blob", &|options| drop(BlobSpec::read(blob, options).unwrap())),
+        ),
+        (
+            "bson",
+            bson,
+            |location, options| BsonSpec::try_new(location, options).map(drop).map_err(|e| e.to_string()),
+            known("bson", &|options| drop(BsonSpec::read(bson, options).unwrap())),
+        ),
+        (
+            "kafka",
+            kafka,
+            |location, options| KafkaSpec::try_new(location, options).map(drop).map_err(|e| e.to_string()),
+            known("kafka", &|options| drop(KafkaSpec::read(kafka, options).unwrap())),
+        ),
+        (
+            "mongodb",
+            mongodb,
+            |location, options| MongodbSpec::try_new(location, options).map(drop).map_err(|e| e.to_string()),
+            known("mongodb", &|options| drop(MongodbSpec::read(mongodb, options).unwrap())),
+        ),
+    ]
+}
+
+/// Numbers with units at the edges of their types, JSON, lists, and anything at all.
+fn value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "-?[0-9]{0,25}(\\.[0-9]{0,3})? ?[a-zA-Z]{0,4}",
+        "[\\[{]\"?[a-z0-9]{0,6}\"?[:,]?-?[0-9]{0,22}[\\]}]{0,2}",
+        "[a-z_]{1,12}(, ?[a-z_:0-9]{0,6}){0,3}",
+        ".{0,30}",
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn any_value_of_any_option_is_taken_or_refused_by_name(which in any::<prop::sample::Index>(), option in any::<prop::sample::Index>(), value in value()) {
+        let formats = formats();
+        let (_, location, read, known) = &formats[which.index(formats.len())];
+        let option = &known[option.index(known.len())];
+        let refused = read(location, &HashMap::from([(option.clone(), value)]));
+        if let Err(error) = refused {
+            let name = option.trim_end_matches('.').rsplit('.').next().unwrap();
+            prop_assert!(error.contains(name), "{option}: {error}");
+        }
+    }
+
+    #[test]
+    fn any_location_is_taken_or_refused(which in any::<prop::sample::Index>(), scheme in "(s3|file|kafka|mongodb|mongodb\\+srv|[a-z]{0,4})(://|:|)", rest in ".{0,40}") {
+        let formats = formats();
+        let (_, _, read, _) = &formats[which.index(formats.len())];
+        let location = format!("{scheme}{rest}");
+        if let Err(error) = read(&location, &HashMap::new()) {
+            prop_assert!(!error.is_empty());
+        }
+    }
+}
