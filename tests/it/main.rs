@@ -69,6 +69,7 @@ mod monitoring;
 mod preflight;
 mod prompt;
 mod push_down;
+mod python;
 mod queries;
 mod read_back;
 mod refusal;
