@@ -8,10 +8,11 @@ use super::blob::BlobSpec;
 use super::bson::BsonSpec;
 use super::kafka::KafkaSpec;
 use super::mongodb::MongodbSpec;
+use crate::error::{Error, Result};
 use crate::options::TableOptions;
 
 /// A format's prefix, a location which it takes, how its table is read, and the options which it knows.
-type Format = (&'static str, &'static str, fn(&str, &HashMap<String, String>) -> Result<(), String>, Vec<String>);
+type Format = (&'static str, &'static str, fn(&str, &HashMap<String, String>) -> Result<()>, Vec<String>);
 
 fn formats() -> Vec<Format> {
     let known = |format, read: &dyn Fn(&mut TableOptions)| {
@@ -24,25 +25,25 @@ fn formats() -> Vec<Format> {
         (
             "blob",
             blob,
-            |location, options| BlobSpec::try_new(location, options).map(drop).map_err(|e| e.to_string()),
+            |location, options| BlobSpec::try_new(location, options).map(drop),
             known("blob", &|options| drop(BlobSpec::read(blob, options).unwrap())),
         ),
         (
             "bson",
             bson,
-            |location, options| BsonSpec::try_new(location, options).map(drop).map_err(|e| e.to_string()),
+            |location, options| BsonSpec::try_new(location, options).map(drop),
             known("bson", &|options| drop(BsonSpec::read(bson, options).unwrap())),
         ),
         (
             "kafka",
             kafka,
-            |location, options| KafkaSpec::try_new(location, options).map(drop).map_err(|e| e.to_string()),
+            |location, options| KafkaSpec::try_new(location, options).map(drop),
             known("kafka", &|options| drop(KafkaSpec::read(kafka, options).unwrap())),
         ),
         (
             "mongodb",
             mongodb,
-            |location, options| MongodbSpec::try_new(location, options).map(drop).map_err(|e| e.to_string()),
+            |location, options| MongodbSpec::try_new(location, options).map(drop),
             known("mongodb", &|options| drop(MongodbSpec::read(mongodb, options).unwrap())),
         ),
     ]
@@ -58,6 +59,12 @@ fn value() -> impl Strategy<Value = String> {
     ]
 }
 
+/// An error of configuration, told in one line.
+fn is_one_clear_line(error: &Error) -> bool {
+    let text = error.to_string();
+    error.exit_code() == 2 && !text.is_empty() && !text.contains('\n')
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -66,20 +73,27 @@ proptest! {
         let formats = formats();
         let (_, location, read, known) = &formats[which.index(formats.len())];
         let option = &known[option.index(known.len())];
-        let refused = read(location, &HashMap::from([(option.clone(), value)]));
-        if let Err(error) = refused {
+        if let Err(error) = read(location, &HashMap::from([(option.clone(), value)])) {
             let name = option.trim_end_matches('.').rsplit('.').next().unwrap();
-            prop_assert!(error.contains(name), "{option}: {error}");
+            prop_assert!(is_one_clear_line(&error) && error.to_string().contains(name), "{option}: {error}");
+        }
+    }
+
+    #[test]
+    fn any_options_are_taken_or_refused(options in prop::collection::hash_map("(blob|mongodb|bson|kafka|format)\\.[a-z_]{0,14}|.{0,12}", value(), 0..4)) {
+        for (format, location, read, _) in formats() {
+            if let Err(error) = read(location, &options) {
+                prop_assert!(is_one_clear_line(&error), "{format}: {error}");
+            }
         }
     }
 
     #[test]
     fn any_location_is_taken_or_refused(which in any::<prop::sample::Index>(), scheme in "(s3|file|kafka|mongodb|mongodb\\+srv|[a-z]{0,4})(://|:|)", rest in ".{0,40}") {
         let formats = formats();
-        let (_, _, read, _) = &formats[which.index(formats.len())];
-        let location = format!("{scheme}{rest}");
-        if let Err(error) = read(&location, &HashMap::new()) {
-            prop_assert!(!error.is_empty());
+        let (format, _, read, _) = &formats[which.index(formats.len())];
+        if let Err(error) = read(&format!("{scheme}{rest}"), &HashMap::new()) {
+            prop_assert!(is_one_clear_line(&error), "{format}: {error}");
         }
     }
 }

@@ -121,18 +121,4 @@ proptest! {
         let error = parse::<Manifest>("m.json", &serde_json::to_vec(&manifest).unwrap()).unwrap_err().to_string();
         prop_assert!(error.contains("m.json") && error.contains("later Baler"), "{}", error);
     }
-
-    #[test]
-    fn any_options_make_a_table_or_one_clear_error(options in prop::collection::hash_map("(blob|mongodb|bson|format)\\.[a-z_]{0,14}|.{0,12}", ".{0,16}", 0..4)) {
-        for made in [
-            BlobSpec::try_new("file:///in/", &options).map(drop),
-            BsonSpec::try_new("file:///out/", &options).map(drop),
-            crate::connector::mongodb::MongodbSpec::try_new("mongodb://h/a.b", &options).map(drop),
-        ] {
-            if let Err(error) = made {
-                prop_assert_eq!(error.exit_code(), 2);
-                prop_assert!(!error.to_string().is_empty() && !error.to_string().contains('\n'), "{}", error);
-            }
-        }
-    }
 }

@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_token_is_a_bearers_or_the_password_of_a_login() {
         let token = |value: &str| token_of(&HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(value).unwrap())]));
-        for value in ["Bearer hush", "bearer hush", "Basic dTpodXNo", "Basic dTpodXNo=="] {
+        for value in ["Bearer hush", "bearer hush", "Basic dTpodXNo"] {
             assert_eq!(token(value).as_deref(), Some("hush"), "{value}");
         }
         // `u:hush!` needs padding.
