@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use baler_tests::authority::Authority;
 use baler_tests::baler::{Baler, Finished};
 use baler_tests::dump_reader::read_dump;
 use baler_tests::fleet::Fleet;
@@ -99,12 +100,21 @@ fn an_insert_outside_a_job_writes_documents_and_says_how_many() {
 }
 
 /// Command lines of the README which are not run here, and why.
-const NOT_RUN: [(&str, &str); 6] = [
+const NOT_RUN: [(&str, &str); 9] = [
     ("baler scheduler &", "the fleet below, on free ports"),
     ("baler executor &", "the fleet below, on free ports"),
     ("cargo run -- demo", "the_demo_ends_verified_and_can_be_run_again runs the same binary"),
     ("tests/run", "it is what runs this test"),
     ("cargo build --release", "the binary under test is used in its place"),
+    (
+        "export BALER_TLS_CA=ca.crt BALER_TLS_CERT=member.crt BALER_TLS_KEY=member.key   # or --tls-ca, --tls-cert, --tls-key",
+        "set below, as variables",
+    ),
+    ("baler scheduler --bind-host 10.0.0.1 --access roles &", "the fleet with TLS below, on the loopback address; roles are in tls::roles"),
+    (
+        "baler executor --bind-host 10.0.0.2 --external-host 10.0.0.2 --scheduler-host 10.0.0.1 --access roles &",
+        "the fleet with TLS below, on the loopback address; roles are in tls::roles",
+    ),
     ("export MONGODB_USERNAME=loader MONGODB_PASSWORD_FILE=/run/secrets/mongodb", "set below, as variables"),
 ];
 
@@ -131,6 +141,9 @@ fn every_command_of_the_readme_and_of_the_pages_runs_as_it_stands() {
     variables.push(("MONGODB_USERNAME".to_string(), login.user.clone()));
     variables.push(("MONGODB_PASSWORD_FILE".to_string(), scratch.join("password").display().to_string()));
     let fleet = Fleet::start(1, &variables);
+    let member = Authority::make(&scratch.join("authority")).issue("member", &[], 30);
+    let secure = Fleet::start_secure(1, &member, &variables);
+    let by_tls = [variables.clone(), member.variables()].concat();
     let (topic, again) = (Kafka::shared().topic(1, &[]), Kafka::shared().topic(1, &[]));
     topic.send([(0, Record::new(r#"{"n":1}"#))]);
     for page in PAGES {
@@ -147,10 +160,11 @@ fn every_command_of_the_readme_and_of_the_pages_runs_as_it_stands() {
             let words = words
                 .replace("s3://bucket/", &bucket.url(""))
                 .replace("df://localhost:50050", &fleet.url())
+                .replace("dfs://10.0.0.1:50050", &secure.url())
                 .replace("kafka://broker:9092/events-again", &again.url())
                 .replace("kafka://broker:9092/events", &topic.url())
                 .replace("mongodb://host:27017/", &format!("mongodb://127.0.0.1:{}/", mongo.port));
-            run_in(scratch.path(), &words, &variables);
+            run_in(scratch.path(), &words, if words.contains("dfs://") { &by_tls } else { &variables });
             ran += 1;
         }
         assert!(ran >= 2, "only {ran} commands were found in {page}");
