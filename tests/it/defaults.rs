@@ -129,15 +129,18 @@ fn an_executor_runs_as_many_tasks_as_it_has_slots_and_a_cancelled_job_stops() {
     let proxy = Proxy::start(mongo.port, Protocol::Mongo);
     let fleet = Fleet::start(1, &[]);
     let collection = mongo.collection_at(proxy.port);
-    proxy.arm(Fault::Stall { writes: 0 });
-    let running = sql(&fleet, &inserts(scratch.path(), 16, 2000, &collection)).start();
-    wait_until("both slots write", || proxy.writes() >= 2);
+    // Long enough for every task that may run to connect and to write.
+    proxy.arm(Fault::Stall { writes: 400 });
+    let mut running = sql(&fleet, &inserts(scratch.path(), 16, 2000, &collection)).start();
+    assert!(running.runs_until("writes hang", || proxy.fired() > 0), "the job ended before the stall: {:#?}", running.wait());
     // Two more heartbeats: time in which any other task would have begun.
     for _ in 0..2 {
         wait_until("a heartbeat grows old", || heartbeat_age(&fleet).is_some_and(|age| age >= 1));
         wait_until("the next heartbeat comes", || heartbeat_age(&fleet) == Some(0));
     }
-    assert_eq!(proxy.writes(), 2, "tasks at once on an executor with two slots");
+    let begun: BTreeSet<Vec<u8>> =
+        collection.read().iter().map(|document| document.get_binary_generic("content").unwrap().clone()).collect();
+    assert_eq!(begun.len(), 2, "tasks at once on an executor with two slots");
 
     let id = running_job(&fleet).unwrap();
     let call = format!("PATCH /api/job/{id} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
