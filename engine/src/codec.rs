@@ -8,8 +8,6 @@ use std::sync::Arc;
 
 use ballista_core::serde::{BallistaLogicalExtensionCodec, BallistaPhysicalExtensionCodec};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
-use datafusion::arrow::ipc::reader::StreamReader;
-use datafusion::arrow::ipc::writer::StreamWriter;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::datasource::file_format::FileFormatFactory;
@@ -22,6 +20,8 @@ use datafusion::physical_expr_common::physical_expr::proto_encode::PhysicalExprE
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::logical_plan::LogicalExtensionCodec;
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
+use datafusion_proto::protobuf;
+use prost::Message as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -85,16 +85,18 @@ fn take<T: DeserializeOwned>(buffer: &[u8]) -> Result<Option<T>> {
     serde_json::from_slice(&rest[end + 1..]).map(Some).map_err(|e| Error::decode("a spec in a plan cannot be read").with_source(e))
 }
 
-/// A schema in Arrow's IPC format, as hexadecimal digits.
+/// A schema as DataFusion's plans have it, as hexadecimal digits. Arrow's IPC format would do, but its reader panics on damaged bytes.
 fn schema_to_text(schema: &Schema) -> DataFusionResult<String> {
-    let mut writer = StreamWriter::try_new(Vec::new(), schema)?;
-    writer.finish()?;
-    Ok(to_hex(writer.into_inner()?))
+    let message: protobuf::Schema = schema.try_into()?;
+    Ok(to_hex(message.encode_to_vec()))
 }
 
 fn schema_from_text(text: &str) -> DataFusionResult<SchemaRef> {
-    let bytes = from_hex(text).ok_or_else(|| Error::decode("a schema in a plan cannot be read"))?;
-    Ok(StreamReader::try_new(bytes.as_slice(), None)?.schema())
+    let unreadable = || Error::decode("a schema in a plan cannot be read");
+    let bytes = from_hex(text).ok_or_else(unreadable)?;
+    let message = protobuf::Schema::decode(bytes.as_slice()).map_err(|e| unreadable().with_source(e))?;
+    let schema = Schema::try_from(&message).map_err(|e| unreadable().with_source(e))?;
+    Ok(Arc::new(schema))
 }
 
 /// Another version's plan or client.
