@@ -186,8 +186,12 @@ fn path(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Column(Column { name, .. }) => plain(name),
         Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == "get_field" => match args.as_slice() {
-            [of, Expr::Literal(name, _)] => Some(format!("{}.{}", path(of)?, plain(name.try_as_str()??)?)),
-            _ => None,
+            // Fields within fields are one call with several names.
+            [of, names @ ..] => names.iter().try_fold(path(of)?, |path, name| match name {
+                Expr::Literal(name, _) => Some(format!("{path}.{}", plain(name.try_as_str()??)?)),
+                _ => None,
+            }),
+            [] => None,
         },
         _ => None,
     }
