@@ -33,7 +33,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use crate::error::{Error, Result};
 
 /// How long the last spans may take to leave when a process ends: a collector that is away must not hold it up.
-const LAST_SPANS: Duration = Duration::from_secs(3);
+const LAST_SPANS: Duration = Duration::from_secs(10);
 
 /// How long a connection to the collector may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -130,7 +130,7 @@ fn authorities(file: &Path) -> Result<RootCertStore> {
     if found.is_empty() { Err(bad()) } else { Ok(found) }
 }
 
-/// Sends what is left. Blocks for at most three seconds.
+/// Sends what is left. Blocks for at most ten seconds.
 pub fn finish() {
     if let Some(provider) = PROVIDER.get()
         && let Err(error) = provider.shutdown_with_timeout(LAST_SPANS)
