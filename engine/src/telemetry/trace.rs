@@ -6,27 +6,21 @@
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::task::{Context as TaskContext, Poll};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use datafusion::common::runtime::{JoinSetTracer, set_join_set_tracer};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use tonic::codegen::Service;
-use tonic::codegen::http::Uri;
-use tonic::codegen::http::uri::{PathAndQuery, Scheme};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -77,47 +71,18 @@ fn bad(endpoint: &str) -> Error {
 
 /// A way to a collector by TLS, whose certificate is from an authority in the file `authority`, else from one which this machine trusts.
 fn secure_channel(endpoint: &str, authority: Option<&Path>) -> Result<Channel> {
-    let origin: Uri = endpoint.parse().map_err(|e| bad(endpoint).with_source(e))?;
-    // tonic refuses `https` where it does not do TLS itself, so it is told `http`, and [`ByTls`] says `https` again.
-    let plain = with_scheme(&origin, Scheme::HTTP).ok_or_else(|| bad(endpoint))?;
-    let target = Endpoint::from(plain).origin(origin);
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| Error::internal("TLS cannot be set up").with_source(e))?;
-    let config = match authority {
-        Some(file) => builder.with_root_certificates(authorities(file)?),
-        None => builder
-            .with_native_roots()
-            .map_err(|e| Error::config(format!("this machine trusts no authority; name the collector's in {AUTHORITY}")).with_source(e))?,
+    let target = Endpoint::from_shared(endpoint.to_string()).map_err(|e| bad(endpoint).with_source(e))?;
+    let tls = match authority {
+        Some(file) => ClientTlsConfig::new().trust_anchors(authorities(file)?.roots),
+        None => ClientTlsConfig::new().with_native_roots(),
     };
-    let connector = HttpsConnectorBuilder::new().with_tls_config(config.with_no_client_auth()).https_only().enable_http2().build();
-    Ok(target.connect_timeout(CONNECT_TIMEOUT).connect_with_connector_lazy(ByTls(connector)))
-}
-
-/// A connector which reaches every address by TLS.
-#[derive(Debug, Clone)]
-struct ByTls<C>(C);
-
-impl<C: Service<Uri>> Service<Uri> for ByTls<C> {
-    type Response = C::Response;
-    type Error = C::Error;
-    type Future = C::Future;
-
-    fn poll_ready(&mut self, context: &mut TaskContext<'_>) -> Poll<std::result::Result<(), Self::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, address: Uri) -> Self::Future {
-        // One which cannot be had by https is refused by the connector within.
-        self.0.call(with_scheme(&address, Scheme::HTTPS).unwrap_or(address))
-    }
-}
-
-fn with_scheme(address: &Uri, scheme: Scheme) -> Option<Uri> {
-    let mut parts = address.clone().into_parts();
-    parts.scheme = Some(scheme);
-    parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
-    Uri::from_parts(parts).ok()
+    let failed = |e| {
+        Error::config(format!(
+            "TLS to {endpoint} cannot be set up; where this machine trusts no authority, name the collector's in {AUTHORITY}"
+        ))
+        .with_source(e)
+    };
+    Ok(target.tls_config(tls).map_err(failed)?.connect_timeout(CONNECT_TIMEOUT).connect_lazy())
 }
 
 /// The authorities in a file.
