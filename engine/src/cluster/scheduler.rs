@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use arrow_flight::flight_service_server::FlightServiceServer;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_TYPE, USER_AGENT};
+use axum::http::header::USER_AGENT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -48,7 +48,7 @@ use crate::telemetry::host::{local_folder, publish_certificates, publish_disks};
 use crate::telemetry::serve::metrics_answer;
 use crate::telemetry::text::Published;
 use crate::trust::Trust;
-use crate::trust::guard::guarded;
+use crate::trust::guard::{guarded, is_grpc};
 use crate::trust::listen::{Clients, Peer, TlsListener};
 use crate::web;
 use crate::web::board::Board;
@@ -196,8 +196,11 @@ fn router(scheduler: Arc<Scheduler>, config: &SchedulerConfig, tables: String, v
 
 /// There is nothing at this path. gRPC has an answer of its own for a method which nobody knows, whose HTTP status is 200.
 async fn unknown(request: Request) -> Response {
-    let is_grpc = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    if is_grpc { tonic::Status::unimplemented("").into_http() } else { (StatusCode::NOT_FOUND, "there is nothing here\n").into_response() }
+    if is_grpc(request.headers()) {
+        tonic::Status::unimplemented("").into_http()
+    } else {
+        (StatusCode::NOT_FOUND, "there is nothing here\n").into_response()
+    }
 }
 
 /// What our own routes answer from.

@@ -54,6 +54,11 @@ fn needed(method: &Method, path: &str, is_grpc: bool) -> Option<Role> {
     }
 }
 
+/// Whether a request is one of gRPC, which wants its answer so.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
 /// What a request which needs at least [`Role::Submit`] does, for the audit; Flight SQL tells it by itself.
 fn action(path: &str) -> &'static str {
     match path.strip_prefix(SCHEDULER) {
@@ -72,7 +77,7 @@ async fn check(State(access): State<Arc<Access>>, mut request: Request, next: Ne
         request.extensions_mut().insert(ConnectInfo(peer.address));
     }
     let path = request.uri().path().to_string();
-    let is_grpc = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let is_grpc = is_grpc(request.headers());
     let Some(needed) = needed(request.method(), &path, is_grpc) else { return next.run(request).await };
     let token = token_of(request.headers());
     let shown = Shown { certificate: peer.as_ref().and_then(|peer| peer.certificate.as_ref()), token: token.as_deref() };
