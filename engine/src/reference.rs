@@ -136,9 +136,13 @@ fn add_flags(text: &mut String, command: &Command) {
 }
 
 /// Title, prefix, what is known, and its words.
-type FormatOptions = (&'static str, &'static str, Vec<KnownOption>, &'static [(&'static str, &'static str)]);
+pub(crate) type FormatOptions = (&'static str, &'static str, Vec<KnownOption>, &'static [(&'static str, &'static str)]);
 
-fn table_options() -> Result<Vec<FormatOptions>> {
+/// The options of every format of ours.
+///
+/// # Errors
+/// Internal, when a format does not take its own defaults.
+pub(crate) fn table_options() -> Result<Vec<FormatOptions>> {
     let ask = |format: &'static str, read: &dyn Fn(&mut TableOptions) -> Result<()>| {
         let mut options = TableOptions::try_new(format, &HashMap::new())?;
         read(&mut options)?;

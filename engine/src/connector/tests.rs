@@ -9,44 +9,23 @@ use super::bson::BsonSpec;
 use super::kafka::KafkaSpec;
 use super::mongodb::MongodbSpec;
 use crate::error::{Error, Result};
-use crate::options::TableOptions;
+use crate::reference::{FormatOptions, table_options};
 
 /// A format's prefix, a location which it takes, how its table is read, and the options which it knows.
 type Format = (&'static str, &'static str, fn(&str, &HashMap<String, String>) -> Result<()>, Vec<String>);
 
 fn formats() -> Vec<Format> {
-    let known = |format, read: &dyn Fn(&mut TableOptions)| {
-        let mut options = TableOptions::try_new(format, &HashMap::new()).unwrap();
-        read(&mut options);
-        options.known().iter().map(|option| format!("{format}.{}", option.name.trim_end_matches('…'))).collect()
+    let of = |(_, prefix, known, _): FormatOptions| {
+        let (location, read): (_, fn(&str, &HashMap<String, String>) -> Result<()>) = match prefix {
+            "blob" => ("s3://bucket/a/", |location, options| BlobSpec::try_new(location, options).map(drop)),
+            "bson" => ("s3://bucket/a", |location, options| BsonSpec::try_new(location, options).map(drop)),
+            "kafka" => ("kafka://host:9092/topic", |location, options| KafkaSpec::try_new(location, options).map(drop)),
+            "mongodb" => ("mongodb://host/a.b", |location, options| MongodbSpec::try_new(location, options).map(drop)),
+            other => panic!("how are options of {other} read?"),
+        };
+        (prefix, location, read, known.iter().map(|option| format!("{prefix}.{}", option.name.trim_end_matches('…'))).collect())
     };
-    let (blob, bson, kafka, mongodb) = ("s3://bucket/a/", "s3://bucket/a", "kafka://host:9092/topic", "mongodb://host/a.b");
-    vec![
-        (
-            "blob",
-            blob,
-            |location, options| BlobSpec::try_new(location, options).map(drop),
-            known("blob", &|options| drop(BlobSpec::read(blob, options).unwrap())),
-        ),
-        (
-            "bson",
-            bson,
-            |location, options| BsonSpec::try_new(location, options).map(drop),
-            known("bson", &|options| drop(BsonSpec::read(bson, options).unwrap())),
-        ),
-        (
-            "kafka",
-            kafka,
-            |location, options| KafkaSpec::try_new(location, options).map(drop),
-            known("kafka", &|options| drop(KafkaSpec::read(kafka, options).unwrap())),
-        ),
-        (
-            "mongodb",
-            mongodb,
-            |location, options| MongodbSpec::try_new(location, options).map(drop),
-            known("mongodb", &|options| drop(MongodbSpec::read(mongodb, options).unwrap())),
-        ),
-    ]
+    table_options().unwrap().into_iter().map(of).collect()
 }
 
 /// Numbers with units at the edges of their types, JSON, lists, and anything at all.
