@@ -2,6 +2,7 @@
 //! stood in for: the commands of the pods which the controllers make are run on this machine.
 
 use std::fs;
+use std::time::Duration;
 
 use baler_tests::baler::Baler;
 use baler_tests::corpus::lines;
@@ -240,7 +241,8 @@ fn a_resource_made_while_the_api_server_is_away_is_looked_at() {
     let mut scene = scene();
     scene.kubelet.stop();
     // A lease longer than the API server is away: else another operator would begin, with a list of its own.
-    let operator = scene.operator_with("--lease=300s").leading();
+    let (operator, proxy, _gateway) = scene.operator_through_proxy("--lease=300s");
+    let operator = operator.leading();
     let others: Vec<Value> = (0..OTHERS).map(|number| job(&scene, &format!("other-{number:02}"), json!({"suspend": true}))).collect();
     scene.apply(&json!({"apiVersion": "v1", "kind": "List", "items": others}));
     let suspended = |scene: &Scene| scene.list("balerjobs", &[]).iter().filter(|one| one["status"]["phase"] == "Suspended").count();
@@ -249,8 +251,13 @@ fn a_resource_made_while_the_api_server_is_away_is_looked_at() {
     operator.server.signal("STOP");
     scene.cluster.restart_api();
     scene.apply(&job(&scene, "early", json!({"suspend": true})));
+    // The second page keeps it waiting, for longer than it takes to look at what the first one names.
+    let second_page = "GET /apis/baler.dev/v1alpha1/namespaces/baler/balerjobs?&limit=50&continue=".to_string();
+    let action = Some(Box::new(|| std::thread::sleep(Duration::from_secs(3))) as Box<dyn FnOnce() + Send>);
+    proxy.arm(Fault::Before { start: second_page, action });
     operator.server.signal("CONT");
     scene.wait_phase("balerjob/early", "Suspended");
+    assert_eq!(proxy.fired(), 1, "the second page was not asked for");
     assert!(
         operator.server.log().contains("a resource of a new list is looked at again"),
         "the fault did not fire:\n{}",

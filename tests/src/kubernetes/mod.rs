@@ -246,6 +246,31 @@ impl Cluster {
         file
     }
 
+    /// Starts `kubectl proxy`, which takes requests without TLS, so that a [`Proxy`](crate::proxy::Proxy) before it can read them. Returns it and
+    /// its port.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn gateway(&self) -> (Server, u16) {
+        let port = free_port();
+        let mut command = Command::new(binaries().join("kubectl"));
+        command.args(["proxy", &format!("--port={port}")]).env("KUBECONFIG", &self.kubectl.kubeconfig);
+        let mut gateway = Server::start(&random_name("kubectl-proxy"), &mut command);
+        gateway.wait_ready(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        (gateway, port)
+    }
+
+    /// The configuration `account` for one that is reached at `port` without TLS.
+    ///
+    /// # Panics
+    /// When it cannot be read or written.
+    pub fn kubeconfig_at(&self, account: &Path, port: u16) -> PathBuf {
+        let text = fs::read_to_string(account).expect("cannot read a file").replace(&self.url, &format!("http://127.0.0.1:{port}"));
+        let file = self.folder.join(random_name("gateway"));
+        fs::write(&file, text).expect("cannot write a file");
+        file
+    }
+
     /// A folder with the files by which a pod reaches the API as a service account of the namespace, and the variables which a pod has for it.
     ///
     /// # Panics

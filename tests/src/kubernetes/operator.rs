@@ -10,6 +10,7 @@ use super::Cluster;
 use super::kubelet::{Kubelet, Node};
 use crate::baler::binary;
 use crate::fleet::{Fleet, get};
+use crate::proxy::{Protocol, Proxy};
 use crate::servers::{Scratch, Server, free_port, logs_of, random_name};
 use crate::wait_until;
 
@@ -110,12 +111,23 @@ impl Scene {
 
     /// The same with another lease.
     pub fn operator_with(&self, lease: &str) -> Operator {
+        self.operator_as(&self.account, lease)
+    }
+
+    /// An operator whose requests pass through the proxy, readable, and the gateway behind it.
+    pub fn operator_through_proxy(&self, lease: &str) -> (Operator, Proxy, Server) {
+        let (gateway, port) = self.cluster.gateway();
+        let proxy = Proxy::start(port, Protocol::Bytes);
+        (self.operator_as(&self.cluster.kubeconfig_at(&self.account, proxy.port), lease), proxy, gateway)
+    }
+
+    fn operator_as(&self, account: &Path, lease: &str) -> Operator {
         let metrics_port = free_port();
         let state = format!("--state={}", self.state().display());
         let mut command = Command::new(binary());
         command.args(["operator", "--poll=500ms", lease, &state, &format!("--scheduler={}", self.fleet.url())]);
         command.arg(format!("--metrics-port={metrics_port}"));
-        command.env_clear().env("KUBECONFIG", &self.account).env("BALER_LOG", "info,kube=info");
+        command.env_clear().env("KUBECONFIG", account).env("BALER_LOG", "info,kube=info");
         let server = Server::start(&random_name("operator"), &mut command);
         Operator { server, metrics_port }
     }
