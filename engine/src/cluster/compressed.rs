@@ -9,7 +9,6 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::GetExt;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
@@ -23,6 +22,8 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
 use crate::error::Error;
 
@@ -125,9 +126,21 @@ impl ExecutionPlan for CompressedScanExec {
 #[derive(Debug)]
 pub struct ClusterPlanner;
 
-#[async_trait]
 impl QueryPlanner for ClusterPlanner {
-    async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        wrap_scans(DefaultPhysicalPlanner::default().create_physical_plan(plan, session).await?)
+    // Handed on, so that the compiler checks once whether a plan may move between threads and not for this function by itself.
+    fn create_physical_plan<'a, 'b, 'c, 'f>(&'a self, plan: &'b LogicalPlan, session: &'c dyn Session) -> Planned<'f>
+    where
+        Self: 'f,
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+    {
+        planned(plan, session)
     }
+}
+
+type Planned<'f> = BoxFuture<'f, DataFusionResult<Arc<dyn ExecutionPlan>>>;
+
+fn planned<'f>(plan: &'f LogicalPlan, session: &'f dyn Session) -> Planned<'f> {
+    async move { wrap_scans(DefaultPhysicalPlanner::default().create_physical_plan(plan, session).await?) }.boxed()
 }

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use async_trait::async_trait;
 use ballista_core::JobId;
 use ballista_core::serde::protobuf::{job_status, task_status};
 use ballista_scheduler::cluster::JobState;
@@ -11,13 +10,14 @@ use ballista_scheduler::config::SchedulerConfig;
 use ballista_scheduler::state::execution_stage::ExecutionStage;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
+use futures::FutureExt;
 
 use super::scheduler::{Scheduler, Versions, fresh_executors};
 use super::stages::{Seen, look_at};
 use super::{ExecutorInfo, ballista_error};
 use crate::connector::split::{Split, leaf_rows};
 use crate::error::{Error, Result};
-use crate::web::board::{Workers, is_part_of};
+use crate::web::board::{Asked, Workers, is_part_of};
 use crate::web::plan::add_wave;
 use crate::web::schema::{Cause, Part, Plan, PlanNode, Setting, Work};
 use crate::web::secret::{environment_and_options, setting};
@@ -74,103 +74,117 @@ impl FleetWorkers {
     }
 }
 
-#[async_trait]
 impl Workers for FleetWorkers {
     fn mode(&self) -> &'static str {
         "fleet"
     }
 
-    async fn executors(&self) -> Result<Vec<ExecutorInfo>> {
-        fresh_executors(&self.scheduler, self.config.executor_timeout_seconds, &self.versions).await
+    fn executors(&self) -> Asked<'_, Vec<ExecutorInfo>> {
+        async move { fresh_executors(&self.scheduler, self.config.executor_timeout_seconds, &self.versions).await }.boxed()
     }
 
-    async fn parts(&self) -> Result<Vec<Part>> {
-        let jobs = self.scheduler.state.task_manager.get_all_jobs().await.map_err(ballista_error)?;
-        let mut parts: Vec<Part> = jobs
-            .into_iter()
-            .map(|job| {
-                let (status, error) = match &job.status.status {
-                    Some(job_status::Status::Running(_)) => ("Running", None),
-                    Some(job_status::Status::Successful(_)) => ("Completed", None),
-                    Some(job_status::Status::Failed(failed)) => ("Failed", Some(describe(&failed.error))),
-                    Some(job_status::Status::Queued(_)) | None => ("Queued", None),
-                };
-                Part {
-                    id: job.job_id.to_string(),
-                    name: job.job_name,
-                    status: status.to_string(),
-                    started: job.start_time,
-                    ended: job.end_time,
-                    stages: job.num_stages,
-                    stages_done: job.completed_stages,
-                    error,
-                }
-            })
-            .collect();
-        parts.sort_by(|a, b| b.started.cmp(&a.started).then_with(|| a.id.cmp(&b.id)));
-        parts.truncate(PARTS_MAX);
-        Ok(parts)
-    }
-
-    async fn is_running(&self, job: &str) -> Result<bool> {
-        for running in self.scheduler.state.task_manager.get_running_job_cache().values() {
-            if is_part_of(job, running.execution_graph.read().await.job_name()) {
-                return Ok(true);
-            }
+    fn parts(&self) -> Asked<'_, Vec<Part>> {
+        async move {
+            let jobs = self.scheduler.state.task_manager.get_all_jobs().await.map_err(ballista_error)?;
+            let mut parts: Vec<Part> = jobs
+                .into_iter()
+                .map(|job| {
+                    let (status, error) = match &job.status.status {
+                        Some(job_status::Status::Running(_)) => ("Running", None),
+                        Some(job_status::Status::Successful(_)) => ("Completed", None),
+                        Some(job_status::Status::Failed(failed)) => ("Failed", Some(describe(&failed.error))),
+                        Some(job_status::Status::Queued(_)) | None => ("Queued", None),
+                    };
+                    Part {
+                        id: job.job_id.to_string(),
+                        name: job.job_name,
+                        status: status.to_string(),
+                        started: job.start_time,
+                        ended: job.end_time,
+                        stages: job.num_stages,
+                        stages_done: job.completed_stages,
+                        error,
+                    }
+                })
+                .collect();
+            parts.sort_by(|a, b| b.started.cmp(&a.started).then_with(|| a.id.cmp(&b.id)));
+            parts.truncate(PARTS_MAX);
+            Ok(parts)
         }
-        Ok(false)
+        .boxed()
     }
 
-    async fn running_splits(&self, job: &str) -> Result<HashSet<String>> {
-        let mut found = HashSet::new();
-        for running in self.scheduler.state.task_manager.get_running_job_cache().values() {
-            let graph = running.execution_graph.read().await;
-            if !is_part_of(job, graph.job_name()) {
-                continue;
-            }
-            for stage in graph.stages().values() {
-                let ExecutionStage::Running(stage) = stage else { continue };
-                let Some(splits) = splits_of(&stage.plan)? else { continue };
-                let tasks = stage.task_infos.iter().filter(|task| matches!(task.task_status, task_status::Status::Running(_)));
-                for partition in tasks.flat_map(|task| &task.global_input_partition_ids) {
-                    found.extend(splits.get(*partition).into_iter().flatten().map(|split| split.id.clone()));
+    fn is_running<'a>(&'a self, job: &'a str) -> Asked<'a, bool> {
+        async move {
+            for running in self.scheduler.state.task_manager.get_running_job_cache().values() {
+                if is_part_of(job, running.execution_graph.read().await.job_name()) {
+                    return Ok(true);
                 }
             }
+            Ok(false)
         }
-        Ok(found)
+        .boxed()
     }
 
-    async fn cancel(&self, job: &str) -> Result<usize> {
-        let mut cancelled = 0;
-        for part in self.parts().await? {
-            if is_part_of(job, &part.name) && matches!(part.status.as_str(), "Queued" | "Running") {
-                self.scheduler.cancel_job(part.id.into()).await.map_err(ballista_error)?;
-                cancelled += 1;
+    fn running_splits<'a>(&'a self, job: &'a str) -> Asked<'a, HashSet<String>> {
+        async move {
+            let mut found = HashSet::new();
+            for running in self.scheduler.state.task_manager.get_running_job_cache().values() {
+                let graph = running.execution_graph.read().await;
+                if !is_part_of(job, graph.job_name()) {
+                    continue;
+                }
+                for stage in graph.stages().values() {
+                    let ExecutionStage::Running(stage) = stage else { continue };
+                    let Some(splits) = splits_of(&stage.plan)? else { continue };
+                    let tasks = stage.task_infos.iter().filter(|task| matches!(task.task_status, task_status::Status::Running(_)));
+                    for partition in tasks.flat_map(|task| &task.global_input_partition_ids) {
+                        found.extend(splits.get(*partition).into_iter().flatten().map(|split| split.id.clone()));
+                    }
+                }
             }
+            Ok(found)
         }
-        Ok(cancelled)
+        .boxed()
     }
 
-    async fn work(&self, job: &str, wanted: Option<&str>) -> Result<Work> {
-        let hosts: HashMap<String, String> =
-            self.executors().await?.into_iter().map(|executor| (executor.id, format!("{}:{}", executor.host, executor.port))).collect();
-        let (mut work, mut plans) = (Work::default(), Vec::new());
-        let parts = self.parts().await?.into_iter().filter(|part| is_part_of(job, &part.name)).enumerate();
-        for (place, part) in parts {
-            let (is_new, is_wanted) = (place < PARTS_WITH_STAGES, wanted.is_some_and(|wanted| wanted == part.id));
-            if !is_new && !is_wanted {
-                continue;
+    fn cancel<'a>(&'a self, job: &'a str) -> Asked<'a, usize> {
+        async move {
+            let mut cancelled = 0;
+            for part in self.parts().await? {
+                if is_part_of(job, &part.name) && matches!(part.status.as_str(), "Queued" | "Running") {
+                    self.scheduler.cancel_job(part.id.into()).await.map_err(ballista_error)?;
+                    cancelled += 1;
+                }
             }
-            let Some(seen) = self.seen(&part, &hosts).await? else { continue };
-            if is_new {
-                work.stages.extend(seen.stages);
-            }
-            if !seen.nodes.is_empty() && (is_wanted || wanted.is_none()) {
-                plans.push((part, seen.nodes));
-            }
+            Ok(cancelled)
         }
-        work.plan = together(plans);
-        Ok(work)
+        .boxed()
+    }
+
+    fn work<'a>(&'a self, job: &'a str, wanted: Option<&'a str>) -> Asked<'a, Work> {
+        async move {
+            let hosts: HashMap<String, String> =
+                self.executors().await?.into_iter().map(|executor| (executor.id, format!("{}:{}", executor.host, executor.port))).collect();
+            let (mut work, mut plans) = (Work::default(), Vec::new());
+            let parts = self.parts().await?.into_iter().filter(|part| is_part_of(job, &part.name)).enumerate();
+            for (place, part) in parts {
+                let (is_new, is_wanted) = (place < PARTS_WITH_STAGES, wanted.is_some_and(|wanted| wanted == part.id));
+                if !is_new && !is_wanted {
+                    continue;
+                }
+                let Some(seen) = self.seen(&part, &hosts).await? else { continue };
+                if is_new {
+                    work.stages.extend(seen.stages);
+                }
+                if !seen.nodes.is_empty() && (is_wanted || wanted.is_none()) {
+                    plans.push((part, seen.nodes));
+                }
+            }
+            work.plan = together(plans);
+            Ok(work)
+        }
+        .boxed()
     }
 
     /// Executors tell it themselves.

@@ -17,6 +17,8 @@ use datafusion::physical_expr::expressions::col;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 
 use super::SinkSpec;
 use super::documents::DocumentScanExec;
@@ -64,13 +66,23 @@ fn bare(filter: &Expr) -> Expr {
 #[derive(Debug)]
 pub struct SinkTableFactory;
 
-#[async_trait]
 impl TableProviderFactory for SinkTableFactory {
-    async fn create(&self, _session: &dyn Session, command: &CreateExternalTable) -> DataFusionResult<Arc<dyn TableProvider>> {
-        let spec = parse_spec(command)?;
-        Ok(Arc::new(SinkTable { spec, schema: Arc::clone(command.schema.inner()), job: None }))
+    // What `async fn` would come to, but that no future holds the command: the compiler checks all that is held, in each such function, and a
+    // command holds whole plans.
+    fn create<'a, 'b, 'c, 'f>(&'a self, _: &'b dyn Session, command: &'c CreateExternalTable) -> TableFuture<'f>
+    where
+        Self: 'f,
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+    {
+        let table = |spec| Arc::new(SinkTable { spec, schema: Arc::clone(command.schema.inner()), job: None }) as Arc<dyn TableProvider>;
+        ready(parse_spec(command).map(table).map_err(Into::into)).boxed()
     }
 }
+
+/// What a factory returns.
+pub(super) type TableFuture<'f> = BoxFuture<'f, DataFusionResult<Arc<dyn TableProvider>>>;
 
 fn parse_spec(command: &CreateExternalTable) -> Result<SinkSpec> {
     let format = command.file_type.to_ascii_uppercase();
@@ -105,22 +117,35 @@ impl TableProvider for SinkTable {
         Ok(filters.iter().map(support).collect())
     }
 
-    async fn scan(
-        &self,
-        session: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
+    // As in [`SinkTableFactory`]: no future holds the filters.
+    fn scan<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        session: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        filters: &'d [Expr],
         limit: Option<usize>,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let predicate = self.predicate(filters)?;
-        let schema = match projection {
-            Some(columns) => Arc::new(self.schema.project(columns)?),
-            None => Arc::clone(&self.schema),
-        };
-        let (spec, env, wanted) = (self.spec.clone(), Arc::clone(session.runtime_env()), session.config().target_partitions());
-        let parts = runtime::spawn_io(async move { spec.parts(&env, wanted).await })?.join().await??;
-        let leaf = leaf_table(&deal(&parts, wanted))?;
-        Ok(Arc::new(DocumentScanExec::with_predicate(leaf, self.spec.clone(), schema, predicate, limit)?))
+    ) -> BoxFuture<'f, DataFusionResult<Arc<dyn ExecutionPlan>>>
+    where
+        Self: 'f,
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+    {
+        let predicate = self.predicate(filters);
+        async move {
+            let predicate = predicate?;
+            let schema = match projection {
+                Some(columns) => Arc::new(self.schema.project(columns)?),
+                None => Arc::clone(&self.schema),
+            };
+            let (spec, env, wanted) = (self.spec.clone(), Arc::clone(session.runtime_env()), session.config().target_partitions());
+            let parts = runtime::spawn_io(async move { spec.parts(&env, wanted).await })?.join().await??;
+            let leaf = leaf_table(&deal(&parts, wanted))?;
+            let scan = DocumentScanExec::with_predicate(leaf, self.spec.clone(), schema, predicate, limit)?;
+            Ok(Arc::new(scan) as Arc<dyn ExecutionPlan>)
+        }
+        .boxed()
     }
 
     async fn insert_into(

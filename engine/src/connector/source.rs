@@ -10,10 +10,13 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::{CreateExternalTable, Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use futures::FutureExt;
+use futures::future::ready;
 use serde::{Deserialize, Serialize};
 
 use super::blob::{self, BLOB_SCHEMA, BlobScanExec, BlobSpec};
 use super::kafka::{self, KafkaScanExec, KafkaSpec};
+use super::sink::TableFuture;
 use super::split::{Split, deal, leaf_table};
 use crate::error::{Error, Result};
 use crate::job::manifest::{ManifestObject, group_splits};
@@ -89,17 +92,30 @@ pub const KAFKA_TABLES: SourceTableFactory = SourceTableFactory {
     read: |location, options| KafkaSpec::try_new(location, options).map(SourceSpec::Kafka),
 };
 
-#[async_trait]
-impl TableProviderFactory for SourceTableFactory {
-    async fn create(&self, _session: &dyn Session, command: &CreateExternalTable) -> DataFusionResult<Arc<dyn TableProvider>> {
+impl SourceTableFactory {
+    fn parse_spec(&self, command: &CreateExternalTable) -> Result<SourceSpec> {
         let Self { format, one_location, read } = self;
         let [location] = command.locations.as_slice() else {
-            return Err(Error::config(format!("a {format} table has one LOCATION{one_location}")).into());
+            return Err(Error::config(format!("a {format} table has one LOCATION{one_location}")));
         };
         if !command.schema.fields().is_empty() {
-            return Err(Error::config(format!("a {format} table has fixed columns; leave the column list out")).into());
+            return Err(Error::config(format!("a {format} table has fixed columns; leave the column list out")));
         }
-        Ok(Arc::new(SourceTable { spec: read(location, &command.options)?, tasks: None }))
+        read(location, &command.options)
+    }
+}
+
+impl TableProviderFactory for SourceTableFactory {
+    // As in `SinkTableFactory`: no future holds the command.
+    fn create<'a, 'b, 'c, 'f>(&'a self, _: &'b dyn Session, command: &'c CreateExternalTable) -> TableFuture<'f>
+    where
+        Self: 'f,
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+    {
+        let table = |spec| Arc::new(SourceTable { spec, tasks: None }) as Arc<dyn TableProvider>;
+        ready(self.parse_spec(command).map(table).map_err(Into::into)).boxed()
     }
 }
 

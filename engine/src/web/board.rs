@@ -5,10 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use super::schema::{Batch, Cause, JobDetail, Overview, Part, Point, Setting, SlowSplit, Totals, Work, Writer};
@@ -40,8 +40,10 @@ const SLOWEST: usize = 8;
 const DEAD_LETTERS: usize = 100;
 const BATCHES: u64 = 60;
 
-/// Who does the work which the page shows.
-#[async_trait]
+/// What a [`Workers`] is asked for.
+pub type Asked<'a, T> = BoxFuture<'a, Result<T>>;
+
+/// Who does the work which the page shows. Without an `async fn`, for what holds a scheduler takes the compiler long to check in each of them.
 pub trait Workers: Send + Sync {
     /// `fleet` or `process`.
     fn mode(&self) -> &'static str;
@@ -50,31 +52,31 @@ pub trait Workers: Send + Sync {
     ///
     /// # Errors
     /// As the scheduler's state.
-    async fn executors(&self) -> Result<Vec<ExecutorInfo>>;
+    fn executors(&self) -> Asked<'_, Vec<ExecutorInfo>>;
 
     /// What is under way or remembered, newest first.
     ///
     /// # Errors
     /// As [`Self::executors`].
-    async fn parts(&self) -> Result<Vec<Part>>;
+    fn parts(&self) -> Asked<'_, Vec<Part>>;
 
     /// Whether something of job `job` runs.
     ///
     /// # Errors
     /// As [`Self::executors`].
-    async fn is_running(&self, job: &str) -> Result<bool>;
+    fn is_running<'a>(&'a self, job: &'a str) -> Asked<'a, bool>;
 
     /// Splits of job `job` in tasks which run, those which are done included.
     ///
     /// # Errors
     /// As [`Self::executors`].
-    async fn running_splits(&self, job: &str) -> Result<HashSet<String>>;
+    fn running_splits<'a>(&'a self, job: &'a str) -> Asked<'a, HashSet<String>>;
 
     /// Stages of job `job`, as far as they are remembered, and the plan of its part with the id `part`, else of all its waves together.
     ///
     /// # Errors
     /// As [`Self::executors`].
-    async fn work(&self, job: &str, part: Option<&str>) -> Result<Work>;
+    fn work<'a>(&'a self, job: &'a str, part: Option<&'a str>) -> Asked<'a, Work>;
 
     /// What this process tried again, by kind; empty where others do the work.
     fn retries(&self) -> Vec<Cause>;
@@ -86,7 +88,7 @@ pub trait Workers: Send + Sync {
     ///
     /// # Errors
     /// As [`Self::executors`].
-    async fn cancel(&self, job: &str) -> Result<usize>;
+    fn cancel<'a>(&'a self, job: &'a str) -> Asked<'a, usize>;
 
     /// How it is set up: flags, environment, options of sessions; no secrets.
     fn settings(&self) -> Vec<Setting>;

@@ -2,16 +2,16 @@
 
 use std::collections::HashSet;
 
-use async_trait::async_trait;
 use datafusion::prelude::SessionConfig;
+use futures::FutureExt;
+use futures::future::ready;
 use tokio::sync::watch;
 
-use super::board::{Workers, is_part_of};
+use super::board::{Asked, Workers, is_part_of};
 use super::plan::{StagePlan, graph};
 use super::schema::{Cause, Part, Plan, Setting, Work};
 use super::secret::environment_and_options;
 use crate::cluster::ExecutorInfo;
-use crate::error::Result;
 use crate::runtime::cpu_threads;
 use crate::telemetry::plan::{plan_metrics, shown_plan};
 use crate::telemetry::{COUNTERS, open_splits};
@@ -32,42 +32,41 @@ impl OneProcess {
     }
 }
 
-#[async_trait]
 impl Workers for OneProcess {
     fn mode(&self) -> &'static str {
         "process"
     }
 
-    async fn executors(&self) -> Result<Vec<ExecutorInfo>> {
-        Ok(Vec::new())
+    fn executors(&self) -> Asked<'_, Vec<ExecutorInfo>> {
+        ready(Ok(Vec::new())).boxed()
     }
 
-    async fn parts(&self) -> Result<Vec<Part>> {
-        Ok(Vec::new())
+    fn parts(&self) -> Asked<'_, Vec<Part>> {
+        ready(Ok(Vec::new())).boxed()
     }
 
-    async fn is_running(&self, job: &str) -> Result<bool> {
-        Ok(job == self.name && !*self.stop.borrow())
+    fn is_running<'a>(&'a self, job: &'a str) -> Asked<'a, bool> {
+        ready(Ok(job == self.name && !*self.stop.borrow())).boxed()
     }
 
-    async fn running_splits(&self, job: &str) -> Result<HashSet<String>> {
-        Ok(if job == self.name { open_splits() } else { HashSet::new() })
+    fn running_splits<'a>(&'a self, job: &'a str) -> Asked<'a, HashSet<String>> {
+        ready(Ok(if job == self.name { open_splits() } else { HashSet::new() })).boxed()
     }
 
-    async fn cancel(&self, job: &str) -> Result<usize> {
-        if job != self.name {
-            return Ok(0);
+    fn cancel<'a>(&'a self, job: &'a str) -> Asked<'a, usize> {
+        let is_ours = job == self.name;
+        if is_ours {
+            self.stop.send_replace(true);
         }
-        self.stop.send_replace(true);
-        Ok(1)
+        ready(Ok(usize::from(is_ours))).boxed()
     }
 
-    async fn work(&self, job: &str, _part: Option<&str>) -> Result<Work> {
+    fn work<'a>(&'a self, job: &'a str, _part: Option<&'a str>) -> Asked<'a, Work> {
         let plan = shown_plan().filter(|(name, _)| is_part_of(job, name)).map(|(name, plan)| {
             let metrics = plan_metrics(plan.as_ref());
             Plan { name, nodes: graph(&[StagePlan { stage: None, plan: plan.as_ref(), metrics: &metrics }]) }
         });
-        Ok(Work { stages: Vec::new(), plan })
+        ready(Ok(Work { stages: Vec::new(), plan })).boxed()
     }
 
     fn retries(&self) -> Vec<Cause> {

@@ -2,7 +2,8 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `service` | the protocol's calls: who asks, what is asked, what goes back |
+//! | `service` | the protocol's calls, as Arrow's service tells them apart |
+//! | `calls` | what is done for each: who asks, what is asked, what goes back |
 //! | `session` | sessions, prepared statements and small results, each until it was idle for long |
 //! | `run` | a statement's way: SQL → plan → job → result; a client that leaves takes its job along |
 //! | `analyze` | what the operators of a job did |
@@ -12,6 +13,7 @@
 //! sends what the JDBC driver cannot read. Its answers about catalogs, schemas, tables and the server are used as they are.
 
 mod analyze;
+mod calls;
 mod encode;
 mod run;
 mod service;
