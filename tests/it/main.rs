@@ -7,6 +7,7 @@
 //! | `damage` | compressed objects which are cut short or corrupt |
 //! | `kill` | `kill -9` and SIGTERM of `baler run`, and the resumed job |
 //! | `connection` | connections cut, servers killed |
+//! | `chaos` | `baler chaos`: faults drawn from a seed, and an audit after each round |
 //! | `change` | the same job again: unchanged, and with another statement or input |
 //! | `audit` | `verify` finds what was done behind its back |
 //! | `disk` | full disks and missing rights |
@@ -42,6 +43,7 @@
 
 mod audit;
 mod change;
+mod chaos;
 mod commands;
 mod connection;
 mod damage;

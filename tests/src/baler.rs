@@ -121,8 +121,8 @@ impl Baler {
 
     /// The same call with more arguments.
     #[must_use]
-    pub fn with_arguments(mut self, more: impl IntoIterator<Item = &'static str>) -> Self {
-        self.arguments.extend(more.into_iter().map(OsString::from));
+    pub fn with_arguments<S: Into<OsString>>(mut self, more: impl IntoIterator<Item = S>) -> Self {
+        self.arguments.extend(more.into_iter().map(Into::into));
         self
     }
 

@@ -10,6 +10,7 @@ use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
+use std::time::Duration;
 
 /// How the bytes are cut into messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,13 @@ pub enum Fault {
     },
     /// New connections are closed at once, and so are the present ones.
     Refuse,
+    /// Every message waits for this long on its way.
+    Late(Duration),
+    /// The next `times` requests for objects are answered with 503, as S3 does when it is asked for too much at once.
+    Busy {
+        /// Requests to refuse.
+        times: usize,
+    },
     /// Runs `action` once before the first request which starts with `start` is handed on.
     Before {
         /// How the request starts, as in `GET /bucket/key`.
@@ -77,6 +85,8 @@ impl fmt::Debug for Fault {
             Self::Stall { .. } => "Stall",
             Self::StallReplies { .. } => "StallReplies",
             Self::Refuse => "Refuse",
+            Self::Late(_) => "Late",
+            Self::Busy { .. } => "Busy",
             Self::Before { .. } => "Before",
         })
     }
@@ -267,6 +277,9 @@ impl Pair {
     fn pump_requests(&self, mut from: TcpStream) -> Result<()> {
         while let Some(message) = read_message(&mut from, self.shared.protocol)? {
             self.act_before(&message);
+            if self.is_refused(&message)? {
+                continue;
+            }
             let is_write = match self.shared.protocol {
                 Protocol::Mongo => is_mongo_write(&message),
                 Protocol::Bytes => starts_request(&message),
@@ -319,6 +332,20 @@ impl Pair {
         true
     }
 
+    /// Answers a request in the server's place, if it is to be refused.
+    fn is_refused(&self, message: &[u8]) -> Result<bool> {
+        let mut state = self.shared.lock();
+        let Fault::Busy { times } = &mut state.fault else { return Ok(false) };
+        if *times == 0 || !message.starts_with(b"GET ") {
+            return Ok(false);
+        }
+        *times -= 1;
+        state.fired += 1;
+        drop(state);
+        (&self.client).write_all(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n")?;
+        Ok(true)
+    }
+
     fn act_before(&self, message: &[u8]) {
         let mut state = self.shared.lock();
         let Fault::Before { start, action } = &mut state.fault else { return };
@@ -333,6 +360,12 @@ impl Pair {
 
     fn wait_while_stalled(&self) {
         let mut state = self.shared.lock();
+        if let Fault::Late(pause) = state.fault {
+            state.fired += 1;
+            drop(state);
+            std::thread::sleep(pause);
+            return;
+        }
         while state.stalled {
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

@@ -4,6 +4,7 @@
 //! 2 usage or configuration, 3 a server cannot be reached.
 
 mod advise;
+mod chaos;
 mod check;
 mod checkpoint;
 mod convert;
@@ -79,6 +80,8 @@ enum Command {
     Check(run::JobArgs),
     /// Samples an input: what each method would store and cost.
     Advise(advise::AdviseArgs),
+    /// Does a job again and again while things break, and verifies each round.
+    Chaos(chaos::ChaosArgs),
     /// Lists jobs, shows one, or stops one on a fleet.
     Jobs(jobs::JobsArgs),
     /// Shows where a streaming query is, or makes it go back.
@@ -201,6 +204,7 @@ async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
         Command::Generate(args) => generate::run(args, output).await,
         Command::Check(args) => check::run(args, parts, output).await,
         Command::Advise(args) => advise::run(args, parts, output).await,
+        Command::Chaos(args) => chaos::run(args, parts, output).await,
         Command::Jobs(args) => jobs::run(args, parts, output).await,
         Command::Checkpoint(args) => checkpoint::run(args, parts, output).await,
         Command::DeadLetters(args) => dead_letters::run(args, parts, output).await,

@@ -27,6 +27,9 @@ use crate::telemetry::log::{name_job, say};
 use crate::telemetry::publish_job;
 use crate::telemetry::text::Published;
 
+/// What a round's number takes the place of.
+const ROUND: &str = "{round}";
+
 /// Which job it is, and where.
 #[derive(Debug, Args)]
 pub(super) struct JobArgs {
@@ -56,6 +59,22 @@ impl JobArgs {
     pub(super) fn place(&self) -> Result<JobRef> {
         let of_file = || self.file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job");
         JobRef::try_new(&self.state, self.job.as_deref().unwrap_or_else(of_file))
+    }
+
+    /// Whether a value says where it has the number of a round of `baler chaos`.
+    pub(super) fn has_rounds(&self) -> bool {
+        self.set.iter().any(|word| word.contains(ROUND))
+    }
+
+    /// The job of a round, and the command which runs it.
+    pub(super) fn round(&self, number: u32) -> Result<(JobRef, Vec<String>)> {
+        let mut place = self.place()?;
+        place.name = format!("{}-{number}", place.name);
+        let mut words = vec!["run".to_string(), self.file.display().to_string()];
+        let flags = [("--job", &place.name), ("--state", &self.state)].into_iter().chain(self.scheduler.iter().map(|url| ("--scheduler", url)));
+        words.extend(flags.flat_map(|(flag, value)| [flag.to_string(), value.clone()]));
+        words.extend(self.set.iter().flat_map(|word| ["--set".to_string(), word.replace(ROUND, &number.to_string())]));
+        Ok((place, words))
     }
 
     /// The fleet which does the work, if one is named.
