@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::compressed::CompressedScanExec;
 use crate::connector::SinkSpec;
+use crate::connector::aggregate::DocumentAggregateExec;
 use crate::connector::blob::{BlobScanExec, BlobSpec};
 use crate::connector::documents::DocumentScanExec;
 use crate::connector::kafka::{KafkaScanExec, KafkaSpec};
@@ -53,6 +54,7 @@ enum NodeSpec {
     Write { sink: SinkSpec, job: Option<JobRef> },
     CompressedScan { compression: String },
     DocumentScan { source: SinkSpec, schema: String, predicate: Option<Predicate>, limit: Option<usize> },
+    DocumentAggregate {},
     Restore(RestoreTask),
     Verify(VerifyTask),
 }
@@ -224,6 +226,10 @@ impl PhysicalExtensionCodec for PhysicalCodec {
             NodeSpec::DocumentScan { source, schema, predicate, limit } => {
                 Arc::new(DocumentScanExec::with_predicate(input, source, schema_from_text(&schema)?, predicate, limit)?)
             }
+            NodeSpec::DocumentAggregate {} => {
+                let asking = DocumentAggregateExec::over(&input);
+                Arc::new(asking.ok_or_else(|| Error::decode("a DocumentAggregateExec stands over no aggregate which a server can answer"))?)
+            }
             NodeSpec::Restore(task) => Arc::new(ItemExec::try_new(input, task)?),
             NodeSpec::Verify(task) => Arc::new(ItemExec::try_new(input, task)?),
             NodeSpec::CompressedScan { compression } => Arc::new(CompressedScanExec::restore(&input, &compression)?),
@@ -247,6 +253,8 @@ impl PhysicalExtensionCodec for PhysicalCodec {
         } else if let Some(scan) = node.downcast_ref::<DocumentScanExec>() {
             let (source, predicate) = (scan.spec().clone(), scan.predicate().cloned());
             NodeSpec::DocumentScan { source, schema: schema_to_text(&scan.schema())?, predicate, limit: scan.limit() }
+        } else if node.is::<DocumentAggregateExec>() {
+            NodeSpec::DocumentAggregate {}
         } else if let Some(restore) = node.downcast_ref::<ItemExec<RestoreTask>>() {
             NodeSpec::Restore(restore.task().clone())
         } else if let Some(verify) = node.downcast_ref::<ItemExec<VerifyTask>>() {

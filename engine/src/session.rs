@@ -22,6 +22,7 @@ use datafusion_proto::protobuf::LogicalPlanNode;
 use crate::cluster;
 use crate::cluster::compressed::ClusterPlanner;
 use crate::codec::{LogicalCodec, PhysicalCodec};
+use crate::connector::push_down::PushDown;
 use crate::connector::sink::SinkTableFactory;
 use crate::connector::source::{BLOB_TABLES, KAFKA_TABLES};
 use crate::error::Result;
@@ -117,6 +118,7 @@ impl SessionParts {
             .with_config(config)
             .with_runtime_env(runtime_env(None)?)
             .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(PushDown))
             .with_table_factory("BLOB".to_string(), Arc::new(BLOB_TABLES))
             .with_table_factory("KAFKA".to_string(), Arc::new(KAFKA_TABLES))
             .with_table_factory("MONGODB".to_string(), Arc::clone(&sink) as _)

@@ -27,7 +27,7 @@
 //! | `feed_audit` | `verify` of topics and of whole queries; old micro-batches folded |
 //! | `letters` | dead letters: kept, and tried again |
 //! | `prompt` | `baler sql` on a terminal |
-//! | `push_down` | filters which the server of a collection evaluates give the same rows |
+//! | `push_down` | filters and aggregates which the server of a collection evaluates give the same rows |
 //! | `read_back` | stored documents read by SQL |
 //! | `flight_sql` | SQL from other programs: a Python and a Java client on a fleet |
 //! | `restore` | the original objects come back, whatever is killed; what is damaged does not |

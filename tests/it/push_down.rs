@@ -1,8 +1,9 @@
-//! Filters of a query on a collection which the server evaluates: fewer documents come, and the rows are the same.
+//! Filters and aggregates of a query on a collection which the server evaluates: fewer documents come, and the rows are the same.
 
 use baler_tests::baler::Baler;
 use baler_tests::fleet::Fleet;
 use baler_tests::mongo::Mongo;
+use baler_tests::proxy::{Fault, Protocol, Proxy};
 use bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use serde_json::Value;
 
@@ -147,4 +148,123 @@ fn only_what_a_filter_lets_through_comes_from_the_server() {
         assert!(scan.contains(&format!("output_rows={rows},")) || scan.contains(&format!("output_rows={rows}]")), "{filter}: {scan}");
     }
     assert_eq!(ask(&format!("{table}SELECT count(*) AS c FROM d WHERE number < 10"), &[]), [r#"{"c":10}"#]);
+}
+
+/// What a server does about a query with aggregates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Help {
+    /// It answers for all parts.
+    Answers,
+    /// It is asked, and says that its answer does not hold; the documents are read.
+    IsAsked,
+    /// It is not asked.
+    No,
+}
+
+/// Selected columns, what follows the table, and what the server does.
+const FIGURES: &[(&str, &str, Help)] = &[
+    ("count(*)", "", Help::Answers),
+    ("count(*) + 1", "WHERE number < 0", Help::Answers),
+    ("count(*)", "WHERE n = -5 OR flag", Help::Answers),
+    ("count(*)", "WHERE n <> -5", Help::Answers),
+    ("count(*)", "WHERE n IS NULL AND time IS NOT NULL", Help::Answers),
+    ("count(*)", "WHERE n IN (0, -5)", Help::Answers),
+    ("count(*)", "WHERE time > TIMESTAMP '1970-01-01T00:00:00'", Help::Answers),
+    ("count(*)", "WHERE d.inner['x'] > 100", Help::Answers),
+    ("count(*)", "WHERE d.inner['y']['z'] = 'z1'", Help::Answers),
+    ("count(n), min(n), max(n), sum(n), avg(n)", "", Help::Answers),
+    ("min(n), max(n), count(n), sum(n), avg(n)", "WHERE number < 0", Help::Answers),
+    ("sum(number), avg(number), count(ratio)", "WHERE number > 3", Help::Answers),
+    ("min(time), max(time), min(flag), max(flag), count(text)", "", Help::Answers),
+    ("min(_id), max(_id)", "WHERE _id > '0042'", Help::Answers),
+    // Some texts are ObjectIds there.
+    ("count(*)", "WHERE text > 'a'", Help::IsAsked),
+    ("min(text), max(text)", "", Help::IsAsked),
+    // The sum would be a double in between.
+    ("sum(big)", "", Help::IsAsked),
+    ("min(ratio), max(ratio)", "", Help::No),
+    ("avg(ratio)", "", Help::No),
+    ("count(*)", "WHERE ratio > 1.0", Help::No),
+    ("count(*)", "WHERE length(text) = 1", Help::No),
+    ("count(*)", "WHERE n = -5 AND length(text) = 1", Help::No),
+    ("count(DISTINCT n)", "", Help::No),
+    ("count(*) FILTER (WHERE number > 3)", "", Help::No),
+    ("count(*)", "WHERE random() >= 0.0", Help::No),
+];
+
+#[test]
+fn figures_which_the_server_computes_are_those_of_the_rows() {
+    let collection = Mongo::shared().collection();
+    let mut documents = documents();
+    documents.iter_mut().enumerate().for_each(|(at, document)| drop(document.insert("big", (1_i64 << 50) + at as i64)));
+    collection.insert_all(&documents);
+    let fleet = Fleet::start(1, &[]);
+    let columns = COLUMNS.replace("number BIGINT", "number BIGINT, big BIGINT");
+    let table = format!("CREATE EXTERNAL TABLE d {columns} STORED AS MONGODB LOCATION '{}'; ", collection.url);
+    let url = fleet.url();
+    let each = |begin: &str, from: &str| {
+        let queries = FIGURES.iter().map(|(figures, filter, _)| format!("{begin}SELECT {figures} FROM {from} {filter}; "));
+        table.clone() + &queries.collect::<String>()
+    };
+    // Each query has one row.
+    let rows = |sql: &str, more: &[&str]| {
+        let shown = Baler::new(["sql", "--format", "json", "-c", sql].iter().chain(more)).run().expect_code(0).stdout;
+        let rows: Vec<String> = shown.lines().map(str::to_string).collect();
+        assert_eq!(rows.len(), FIGURES.len(), "{shown}");
+        rows
+    };
+    // Nothing is pushed below a LIMIT.
+    let expected = rows(&each("", "(SELECT * FROM d LIMIT 100000) AS d"), &[]);
+    let (here, there) = (rows(&each("", "d"), &[]), rows(&each("", "d"), &["--scheduler", &url]));
+    let plans = rows(&each("EXPLAIN ANALYZE ", "d"), &[]);
+    for (at, (figures, filter, help)) in FIGURES.iter().enumerate() {
+        assert_eq!((&here[at], &there[at]), (&expected[at], &expected[at]), "{figures} {filter}");
+        let plan = serde_json::from_str::<Value>(&plans[at]).unwrap()["plan"].to_string();
+        let found = match plan.split_once("DocumentAggregateExec") {
+            Some((_, asked)) => {
+                let (asked, scan) = asked.split_once("DocumentScanExec").unwrap_or_else(|| panic!("no scan: {plan}"));
+                let scan = scan.split("\\n").next().unwrap();
+                let reads = scan.contains("output_rows=") && !scan.contains("output_rows=0,") && !scan.contains("output_rows=0]");
+                let answers = asked.contains("answered_by_server=") && !asked.contains("answered_by_server=0");
+                assert!(reads || answers, "{figures} {filter}: {plan}");
+                // Where one part is answered and another is not, documents are read.
+                if reads { Help::IsAsked } else { Help::Answers }
+            }
+            None => Help::No,
+        };
+        assert_eq!(found, *help, "{figures} {filter}: {plan}");
+    }
+}
+
+#[test]
+fn a_value_of_another_type_is_found_whether_the_server_is_asked_or_not() {
+    let collection = Mongo::shared().collection();
+    collection.insert_all(&[doc! { "_id": "1", "n": 1_i64 }, doc! { "_id": "2", "n": "two" }]);
+    let table = format!("CREATE EXTERNAL TABLE d (_id VARCHAR, n BIGINT) STORED AS MONGODB LOCATION '{}'; ", collection.url);
+    for query in ["SELECT count(n) FROM d", "SELECT max(n) FROM d", "SELECT sum(n) FROM d"] {
+        let refused = Baler::new(["sql", "-c", &format!("{table}{query}")]).run();
+        refused.expect_last_line(1, &["field `n` holds"]);
+    }
+    // What is not looked at is nobody's fault.
+    assert_eq!(ask(&format!("{table}SELECT count(*) AS c FROM d"), &[]), [r#"{"c":2}"#]);
+}
+
+#[test]
+fn a_count_on_a_fleet_and_in_one_process_brings_no_documents() {
+    let mongo = Mongo::shared();
+    let proxy = Proxy::start(mongo.port, Protocol::Mongo);
+    let collection = mongo.collection_at(proxy.port);
+    collection.insert_all(&documents());
+    let fleet = Fleet::start(1, &[]);
+    let table = format!("CREATE EXTERNAL TABLE d {COLUMNS} STORED AS MONGODB LOCATION '{}'; ", collection.url);
+    let url = fleet.url();
+    for more in [&[][..], &["--scheduler", &url]] {
+        // Answers are some hundred bytes, documents more than this.
+        proxy.arm(Fault::CutReplies { bytes: 40 << 10, times: 1 });
+        let before = proxy.fired();
+        let found = ask(&format!("{table}SELECT count(*) AS c, max(number) AS m FROM d WHERE n IS NOT NULL"), more);
+        assert_eq!((found.concat().as_str(), proxy.fired()), (r#"{"c":1668,"m":2499}"#, before));
+        Baler::new(["sql", "-c", &format!("{table}SELECT avg(ratio), max(text) FROM d")].iter().chain(more)).run();
+        assert_eq!(proxy.fired(), before + 1, "reading brings more");
+    }
 }

@@ -16,6 +16,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::connector::aggregate::tests::Unreached;
 use crate::connector::split::Split;
 use crate::connector::split::leaf_rows;
 use crate::connector::stored::StoredSplit;
@@ -94,6 +95,8 @@ fn specs(plan: &Arc<dyn ExecutionPlan>) -> Vec<String> {
             found.push(format!("CompressedScanExec {}", scan.compression()));
         } else if let Some(scan) = node.downcast_ref::<DocumentScanExec>() {
             found.push(format!("DocumentScanExec {:?} {:?} {:?} {:?}", scan.spec(), scan.schema(), scan.predicate(), scan.limit()));
+        } else if node.is::<DocumentAggregateExec>() {
+            found.push(displayable(node.as_ref()).one_line().to_string());
         } else if let Some(restore) = node.downcast_ref::<ItemExec<RestoreTask>>() {
             let objects = leaf_rows::<RestoreObject>(node.children()[0].as_ref()).unwrap();
             found.push(format!("RestoreExec {:?} {objects:?}", restore.task()));
@@ -151,6 +154,11 @@ async fn send_plan(fleet: &Fleet, plan: &LogicalPlan) -> Sent {
     LogicalPlanNode::try_from_logical_plan(plan, codec.as_ref()).unwrap().try_encode(&mut logical).unwrap();
 
     let planned = fleet.scheduler.state().create_physical_plan(&receive(fleet, &logical).unwrap()).await.unwrap();
+    send_planned(fleet, logical, planned)
+}
+
+/// Sends what the scheduler has planned on to an executor.
+fn send_planned(fleet: &Fleet, logical: Vec<u8>, planned: Arc<dyn ExecutionPlan>) -> Sent {
     let codec = fleet.scheduler.state().config().ballista_physical_extension_codec();
     let mut physical = Vec::new();
     PhysicalPlanNode::try_from_physical_plan(Arc::clone(&planned), codec.as_ref()).unwrap().try_encode(&mut physical).unwrap();
@@ -258,6 +266,10 @@ fn every_node_and_table_arrives_as_it_was_sent() {
         ]);
         let read = send(&fleet, &tables, "SELECT data FROM declared WHERE _id > 'a' LIMIT 3", None).await;
         read.expect_same().expect_nodes(&["DocumentScanExec"]);
+        fleet.scheduler.register_table("unreached", Arc::new(Unreached::new())).unwrap();
+        let count = "SELECT count(*), max(n), avg(n) FROM unreached WHERE inner['x'] > 3 AND _id IN ('a', 'b', 'c', 'd')";
+        let planned = fleet.scheduler.sql(count).await.unwrap().create_physical_plan().await.unwrap();
+        send_planned(&fleet, Vec::new(), planned).expect_same().expect_nodes(&["DocumentAggregateExec", "DocumentScanExec"]);
         let words = send(&fleet, &tables, "SELECT a.word FROM words a JOIN words b ON a.id = b.id ORDER BY a.word", None).await;
         words.expect_same().expect_nodes(&["CompressedScanExec gz"]);
         for (plan, words) in [

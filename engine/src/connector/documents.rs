@@ -131,6 +131,14 @@ impl DocumentScanExec {
         Ok(Self { input, spec, predicate, limit, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
     }
 
+    /// The same over its parts, which may leave out what does not fulfil `predicate`.
+    ///
+    /// # Errors
+    /// As [`Self::try_new`].
+    pub fn filtered(&self, predicate: Predicate) -> Result<Self> {
+        Self::with_predicate(Arc::clone(&self.input), self.spec.clone(), self.schema(), Some(predicate), self.limit)
+    }
+
     /// What it reads.
     pub fn spec(&self) -> &SinkSpec {
         &self.spec

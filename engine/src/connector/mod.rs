@@ -11,6 +11,8 @@
 //! | [`mod@write`] | the plan node which writes, split by split |
 //! | [`documents`] | stored documents as a table: what SELECT reads of a sink |
 //! | [`predicate`] | what such a reader may leave out |
+//! | [`aggregate`] | what a server computes in place of such a reader |
+//! | [`push_down`] | the rule which puts both into a plan |
 //! | [`queue`] | the splits of a writing node, shared by its partitions |
 //! | [`part`] | names of what a join, an aggregate or a sort writes |
 //! | [`receipt`] | what a finished split wrote |
@@ -19,6 +21,7 @@
 //!
 //! A further sink is a folder with a spec, a [`SinkWriter`] and a line in [`SinkSpec`].
 
+pub mod aggregate;
 pub mod batch;
 pub mod blob;
 pub mod bson;
@@ -28,6 +31,7 @@ pub mod kafka;
 pub mod mongodb;
 pub mod part;
 pub mod predicate;
+pub mod push_down;
 pub mod queue;
 pub mod receipt;
 pub mod sink;

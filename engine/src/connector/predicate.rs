@@ -7,10 +7,13 @@
 
 use std::fmt;
 
-use datafusion::arrow::datatypes::{DataType, TimeUnit};
-use datafusion::common::{Column, DFSchema, ScalarValue};
-use datafusion::logical_expr::expr::{Between, InList, ScalarFunction};
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Schema, TimeUnit};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::expressions::{BinaryExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, Literal as Constant, NotExpr};
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use serde::{Deserialize, Serialize};
 
 /// A condition on one document.
@@ -101,47 +104,70 @@ impl fmt::Display for Predicate {
     }
 }
 
+/// What of a filter may be left to a reader.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Left {
+    /// What every document fulfils whose row passes the filter.
+    pub predicate: Predicate,
+    /// Whether the row of every document which fulfils it passes, if its values have the types of their columns.
+    pub is_all: bool,
+}
+
+type Filter = Arc<dyn PhysicalExpr>;
+
 /// What of a filter may be left to the reader of documents with these columns; `None` for nothing.
-pub fn predicate(filter: &Expr, schema: &DFSchema) -> Option<Predicate> {
-    match filter {
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => match (predicate(left, schema), predicate(right, schema)) {
-            (Some(left), Some(right)) => Some(Predicate::And(vec![left, right])),
-            (left, right) => left.or(right),
-        },
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
-            Some(Predicate::Or(vec![predicate(left, schema)?, predicate(right, schema)?]))
-        }
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (left.as_ref(), right.as_ref()) {
-            (field, Expr::Literal(value, _)) => compare(field, comparison(*op)?, value, schema),
-            (Expr::Literal(value, _), field) => compare(field, comparison(op.swap()?)?, value, schema),
-            _ => None,
-        },
-        Expr::Between(Between { expr, negated: false, low, high }) => match (low.as_ref(), high.as_ref()) {
-            (Expr::Literal(low, _), Expr::Literal(high, _)) => Some(Predicate::And(vec![
-                compare(expr, Comparison::GreaterOrEqual, low, schema)?,
-                compare(expr, Comparison::LessOrEqual, high, schema)?,
-            ])),
-            _ => None,
-        },
-        Expr::InList(InList { expr, list, negated: false }) => {
-            let (path, data_type) = field(expr, schema)?;
-            let values = list.iter().map(|item| match item {
-                Expr::Literal(value, _) => literal(value, &data_type),
+pub fn left_to_reader(filter: &Filter, schema: &Schema) -> Option<Left> {
+    let mut is_all = true;
+    let predicate = predicate(filter, schema, &mut is_all)?;
+    Some(Left { predicate, is_all })
+}
+
+/// Says in `is_all` when it leaves something out.
+fn predicate(filter: &Filter, schema: &Schema, is_all: &mut bool) -> Option<Predicate> {
+    if let Some(binary) = filter.downcast_ref::<BinaryExpr>() {
+        return match binary.op() {
+            Operator::And => match (predicate(binary.left(), schema, is_all), predicate(binary.right(), schema, is_all)) {
+                (Some(left), Some(right)) => Some(Predicate::And(vec![left, right])),
+                (left, right) => {
+                    *is_all = false;
+                    left.or(right)
+                }
+            },
+            Operator::Or => {
+                Some(Predicate::Or(vec![predicate(binary.left(), schema, is_all)?, predicate(binary.right(), schema, is_all)?]))
+            }
+            op => match (constant(binary.left()), constant(binary.right())) {
+                (None, Some(value)) => compare(binary.left(), comparison(*op)?, value, schema, is_all),
+                (Some(value), None) => compare(binary.right(), comparison(op.swap()?)?, value, schema, is_all),
                 _ => None,
-            });
-            Some(Predicate::In { path, values: values.collect::<Option<_>>()? })
-        }
-        Expr::IsNull(expr) => field(expr, schema).map(|(path, _)| Predicate::IsNull(path)),
-        Expr::IsNotNull(expr) => field(expr, schema).map(|(path, _)| Predicate::IsNotNull(path)),
-        Expr::Column(_) => flag(filter, true, schema),
-        Expr::Not(expr) => flag(expr, false, schema),
-        _ => None,
+            },
+        };
+    }
+    if let Some(in_list) = filter.downcast_ref::<InListExpr>().filter(|in_list| !in_list.negated()) {
+        let (path, data_type) = field(in_list.expr(), schema)?;
+        let values: Option<Vec<Literal>> = in_list.list().iter().map(|item| literal(constant(item)?, &data_type)).collect();
+        *is_all &= data_type != DataType::Float64;
+        return Some(Predicate::In { path, values: values? });
+    }
+    if let Some(is_null) = filter.downcast_ref::<IsNullExpr>() {
+        return field(is_null.arg(), schema).map(|(path, _)| Predicate::IsNull(path));
+    }
+    if let Some(is_not_null) = filter.downcast_ref::<IsNotNullExpr>() {
+        return field(is_not_null.arg(), schema).map(|(path, _)| Predicate::IsNotNull(path));
+    }
+    match filter.downcast_ref::<NotExpr>() {
+        Some(not) => flag(not.arg(), false, schema),
+        None => flag(filter, true, schema),
     }
 }
 
+fn constant(filter: &Filter) -> Option<&ScalarValue> {
+    filter.downcast_ref::<Constant>().map(Constant::value)
+}
+
 /// A boolean field by itself.
-fn flag(expr: &Expr, value: bool, schema: &DFSchema) -> Option<Predicate> {
-    match field(expr, schema)? {
+fn flag(filter: &Filter, value: bool, schema: &Schema) -> Option<Predicate> {
+    match field(filter, schema)? {
         (path, DataType::Boolean) => Some(Predicate::Compare { path, comparison: Comparison::Equal, value: Literal::Boolean(value) }),
         _ => None,
     }
@@ -159,20 +185,21 @@ fn comparison(operator: Operator) -> Option<Comparison> {
     })
 }
 
-fn compare(expr: &Expr, comparison: Comparison, value: &ScalarValue, schema: &DFSchema) -> Option<Predicate> {
-    let (path, data_type) = field(expr, schema)?;
+fn compare(of: &Filter, comparison: Comparison, value: &ScalarValue, schema: &Schema, is_all: &mut bool) -> Option<Predicate> {
+    let (path, data_type) = field(of, schema)?;
     let value = literal(value, &data_type)?;
     // Both zeros are one value in BSON.
     if comparison == Comparison::NotEqual && value == Literal::Double(0.0) {
         return None;
     }
+    *is_all &= !matches!(value, Literal::Double(_));
     Some(Predicate::Compare { path, comparison, value })
 }
 
 /// The path and type of a column, or of a field within one; only types which are no list, because a list's items are looked at one by one.
-fn field(expr: &Expr, schema: &DFSchema) -> Option<(String, DataType)> {
+pub(super) fn field(expr: &Filter, schema: &Schema) -> Option<(String, DataType)> {
     let path = path(expr)?;
-    let data_type = expr.get_type(schema).ok()?;
+    let data_type = expr.data_type(schema).ok()?;
     let is_plain = matches!(
         data_type,
         DataType::Boolean | DataType::Float32 | DataType::Float64 | DataType::Binary | DataType::Decimal128(..) | DataType::Timestamp(..)
@@ -181,19 +208,24 @@ fn field(expr: &Expr, schema: &DFSchema) -> Option<(String, DataType)> {
     is_plain.then_some((path, data_type))
 }
 
-fn path(expr: &Expr) -> Option<String> {
+fn path(expr: &Filter) -> Option<String> {
     let plain = |name: &str| (!name.is_empty() && !name.contains(['.', '$', '\0'])).then(|| name.to_string());
-    match expr {
-        Expr::Column(Column { name, .. }) => plain(name),
-        Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == "get_field" => match args.as_slice() {
-            // Fields within fields are one call with several names.
-            [of, names @ ..] => names.iter().try_fold(path(of)?, |path, name| match name {
-                Expr::Literal(name, _) => Some(format!("{path}.{}", plain(name.try_as_str()??)?)),
-                _ => None,
-            }),
-            [] => None,
-        },
-        _ => None,
+    if let Some(column) = expr.downcast_ref::<Column>() {
+        return plain(column.name());
+    }
+    let call = expr.downcast_ref::<ScalarFunctionExpr>().filter(|call| call.name() == "get_field")?;
+    // Fields within fields are one call with several names.
+    let (of, names) = call.args().split_first()?;
+    names.iter().try_fold(path(of)?, |path, name| Some(format!("{path}.{}", plain(constant(name)?.try_as_str()??)?)))
+}
+
+impl Predicate {
+    /// The fields which it looks at.
+    pub fn paths(&self) -> Vec<&str> {
+        match self {
+            Self::Compare { path, .. } | Self::In { path, .. } | Self::IsNull(path) | Self::IsNotNull(path) => vec![path],
+            Self::And(parts) | Self::Or(parts) => parts.iter().flat_map(Self::paths).collect(),
+        }
     }
 }
 
@@ -217,13 +249,15 @@ fn literal(value: &ScalarValue, data_type: &DataType) -> Option<Literal> {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::arrow::datatypes::{Field, Fields, Schema};
+    use datafusion::arrow::datatypes::{Field, Fields};
+    use datafusion::common::DFSchema;
     use datafusion::functions::core::expr_ext::FieldAccessor;
-    use datafusion::logical_expr::{col, lit, not};
+    use datafusion::logical_expr::{Expr, col, lit, not};
+    use datafusion::prelude::SessionContext;
 
     use super::*;
 
-    fn found(filter: &Expr) -> Option<Predicate> {
+    fn left(filter: &Expr) -> Option<Left> {
         let inner = Fields::from(vec![Field::new("x", DataType::Int64, true)]);
         let list = DataType::List(Field::new("item", DataType::Int64, true).into());
         let fields = vec![
@@ -234,7 +268,13 @@ mod tests {
             Field::new("list", list, true),
             Field::new("a.b", DataType::Int64, true),
         ];
-        predicate(filter, &DFSchema::try_from(Schema::new(fields)).unwrap())
+        let schema = DFSchema::try_from(Schema::new(fields)).unwrap();
+        let physical = SessionContext::new().create_physical_expr(filter.clone(), &schema).unwrap();
+        left_to_reader(&physical, schema.as_arrow())
+    }
+
+    fn found(filter: &Expr) -> Option<Predicate> {
+        left(filter).map(|left| left.predicate)
     }
 
     fn compared(path: &str, comparison: Comparison, value: Literal) -> Option<Predicate> {
@@ -263,13 +303,17 @@ mod tests {
             col("ratio").not_eq(lit(0.0)),
             col("ratio").not_eq(lit(-0.0)),
             col("list").is_null(),
-            Expr::Column(Column::new_unqualified("a.b")).eq(lit(1_i64)),
+            Expr::Column(datafusion::common::Column::new_unqualified("a.b")).eq(lit(1_i64)),
             not(col("n").eq(lit(1_i64))),
             col("n").in_list(vec![lit(1_i64)], true),
             col("n").eq(lit(1_i64)).or(col("n").gt(col("n"))),
         ] {
             assert_eq!(found(&filter), None, "{filter}");
         }
+        // What is said of it is all, but for doubles, and where a condition is left out.
+        let is_all = |filter: &Expr| left(filter).unwrap().is_all;
+        assert!(is_all(&col("n").gt(lit(5_i64)).or(col("text").eq(lit("a")).and(col("inner").field("x").is_null()))));
+        assert!(!is_all(&col("ratio").gt(lit(1.5))) && !is_all(&col("n").gt(lit(5_i64)).and(col("n").gt(col("n")))));
         // Of two conditions the one which is understood.
         assert_eq!(found(&col("n").gt(col("n")).and(col("n").eq(lit(1_i64)))), compared("n", Comparison::Equal, Literal::Integer(1)));
     }

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider, TableProviderFactory};
-use datafusion::common::DFSchema;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::expr_rewriter::unnormalize_col;
-use datafusion::logical_expr::{CreateExternalTable, Expr, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{CreateExternalTable, Expr, TableType};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::col;
@@ -22,7 +20,6 @@ use futures::future::{BoxFuture, ready};
 
 use super::SinkSpec;
 use super::documents::DocumentScanExec;
-use super::predicate::{Predicate, predicate};
 use super::split::{deal, leaf_table};
 use super::write::WriteExec;
 use crate::error::{Error, Result};
@@ -46,20 +43,6 @@ impl SinkTable {
         let schema = if self.schema.fields().is_empty() { Arc::new(query.clone()) } else { Arc::clone(&self.schema) };
         Self { spec: self.spec.clone(), schema, job }
     }
-}
-
-impl SinkTable {
-    /// What all documents fulfil whose rows pass these filters.
-    fn predicate(&self, filters: &[Expr]) -> DataFusionResult<Option<Predicate>> {
-        let schema = DFSchema::try_from(Arc::clone(&self.schema))?;
-        let mut parts: Vec<Predicate> = filters.iter().filter_map(|filter| predicate(&bare(filter), &schema)).collect();
-        Ok(if parts.len() > 1 { Some(Predicate::And(parts)) } else { parts.pop() })
-    }
-}
-
-/// A filter whose columns are named as the table has them.
-fn bare(filter: &Expr) -> Expr {
-    unnormalize_col(filter.clone())
 }
 
 /// Makes sink tables for `CREATE EXTERNAL TABLE … STORED AS MONGODB | BSON`.
@@ -106,23 +89,12 @@ impl TableProvider for SinkTable {
         TableType::Base
     }
 
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
-        // Inexact: a server may let through what has another place in BSON's order of values, so the plan filters once more.
-        let schema = DFSchema::try_from(Arc::clone(&self.schema))?;
-        let is_understood = |filter: &Expr| matches!(self.spec, SinkSpec::Mongodb(_)) && predicate(&bare(filter), &schema).is_some();
-        let support = |filter: &&Expr| match is_understood(filter) {
-            true => TableProviderFilterPushDown::Inexact,
-            false => TableProviderFilterPushDown::Unsupported,
-        };
-        Ok(filters.iter().map(support).collect())
-    }
-
     // As in [`SinkTableFactory`]: no future holds the filters.
     fn scan<'a, 'b, 'c, 'd, 'f>(
         &'a self,
         session: &'b dyn Session,
         projection: Option<&'c Vec<usize>>,
-        filters: &'d [Expr],
+        _: &'d [Expr],
         limit: Option<usize>,
     ) -> BoxFuture<'f, DataFusionResult<Arc<dyn ExecutionPlan>>>
     where
@@ -132,9 +104,7 @@ impl TableProvider for SinkTable {
         'c: 'f,
         'd: 'f,
     {
-        let predicate = self.predicate(filters);
         async move {
-            let predicate = predicate?;
             let schema = match projection {
                 Some(columns) => Arc::new(self.schema.project(columns)?),
                 None => Arc::clone(&self.schema),
@@ -142,8 +112,7 @@ impl TableProvider for SinkTable {
             let (spec, env, wanted) = (self.spec.clone(), Arc::clone(session.runtime_env()), session.config().target_partitions());
             let parts = runtime::spawn_io(async move { spec.parts(&env, wanted).await })?.join().await??;
             let leaf = leaf_table(&deal(&parts, wanted))?;
-            let scan = DocumentScanExec::with_predicate(leaf, self.spec.clone(), schema, predicate, limit)?;
-            Ok(Arc::new(scan) as Arc<dyn ExecutionPlan>)
+            Ok(Arc::new(DocumentScanExec::try_new(leaf, self.spec.clone(), schema, limit)?) as Arc<dyn ExecutionPlan>)
         }
         .boxed()
     }

@@ -28,7 +28,8 @@ fn compare(path: &str, comparison: Comparison, value: &Literal) -> Document {
     let is_double = matches!(value, Literal::Double(_));
     let operator = match comparison {
         Comparison::Equal => "$eq",
-        Comparison::NotEqual => "$ne",
+        // NULL is not unequal to anything here.
+        Comparison::NotEqual => return doc! { path: { "$nin": [bson(value), Bson::Null] } },
         // Both zeros are equal there, and one is below the other here: the plan takes out what is too much.
         Comparison::Less if is_double => "$lte",
         Comparison::Greater if is_double => "$gte",
@@ -43,7 +44,7 @@ fn compare(path: &str, comparison: Comparison, value: &Literal) -> Document {
         Literal::Double(_) if matches!(comparison, Comparison::Greater | Comparison::GreaterOrEqual) => {
             doc! { "$or": [filter, { path: f64::NAN }] }
         }
-        Literal::Text(_) if comparison != Comparison::NotEqual => or_object_id(path, filter),
+        Literal::Text(_) => or_object_id(path, filter),
         _ => filter,
     }
 }

@@ -5,7 +5,9 @@
 //! - [`inspect`]: the same looked at without changing anything, for `baler check`
 //! - [`mod@write`]: batches → acknowledged documents; the duplicate rule
 //! - [`read`]: stored documents, for `verify` and SELECT, with `filter`; [`chain`]: those of one split, for `restore`
+//! - `aggregate`: figures which the server computes
 
+pub(crate) mod aggregate;
 pub mod chain;
 pub mod client;
 mod filter;

@@ -64,9 +64,9 @@ pub(crate) async fn parts(spec: &MongodbSpec, wanted: usize) -> Result<Vec<Part>
     Ok(parts)
 }
 
-/// The documents of one part.
-pub(crate) async fn read(spec: &MongodbSpec, part: &Part, wanted: &Wanted) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
-    let in_part = match part {
+/// The filter of one part.
+pub(super) fn in_part(part: &Part) -> Result<Document> {
+    Ok(match part {
         Part::Collection => doc! {},
         Part::NoTexts => doc! { "_id": { "$not": { "$type": "string" } } },
         Part::Texts { from, until } => {
@@ -80,7 +80,12 @@ pub(crate) async fn read(spec: &MongodbSpec, part: &Part, wanted: &Wanted) -> Re
             doc! { "_id": range }
         }
         Part::File(_) => return Err(Error::internal("a collection has no files")),
-    };
+    })
+}
+
+/// The documents of one part.
+pub(crate) async fn read(spec: &MongodbSpec, part: &Part, wanted: &Wanted) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
+    let in_part = in_part(part)?;
     let filter = match &wanted.predicate {
         Some(predicate) if in_part.is_empty() => filter(predicate),
         Some(predicate) => doc! { "$and": [in_part, filter(predicate)] },
@@ -104,7 +109,8 @@ fn documents(spec: &MongodbSpec, cursor: Cursor<RawDocumentBuf>) -> BoxStream<'s
     cursor.map_err(move |e| driver_error(&spec, "reading", &e)).boxed()
 }
 
-fn unreachable(spec: &MongodbSpec, error: &::mongodb::error::Error) -> Error {
+/// An error of the driver; what may be tried again is a server out of reach, as nobody tries a query again.
+pub(super) fn unreachable(spec: &MongodbSpec, error: &::mongodb::error::Error) -> Error {
     let error = driver_error(spec, "reading", error);
     if error.is_retryable() { Error::new(ErrorKind::Unreachable, error.to_string()) } else { error }
 }
