@@ -144,7 +144,7 @@ fn build_s3(bucket: &str) -> Result<impl ObjectStore> {
             .map_err(|e| Error::config(format!("{bundle} is not a bundle of PEM certificates")).with_source(e))?;
         client = certificates.into_iter().fold(client, ClientOptions::with_root_certificate);
     }
-    let endpoint = variable("AWS_ENDPOINT").or_else(|| variable("AWS_ENDPOINT_URL_S3")).or_else(|| variable("AWS_ENDPOINT_URL"));
+    let endpoint = endpoint();
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
     for (name, key) in
         [("AWS_ACCESS_KEY_ID", "access_key_id"), ("AWS_SECRET_ACCESS_KEY", "secret_access_key"), ("AWS_SESSION_TOKEN", "session_token")]
@@ -165,6 +165,11 @@ fn build_s3(bucket: &str) -> Result<impl ObjectStore> {
         .with_http_connector(SpawnedReqwestConnector::new(runtime::io()?.clone()))
         .build()
         .map_err(|e| Error::config(format!("cannot set up access to s3://{bucket}")).with_source(e))
+}
+
+/// The address of S3, where it is not Amazon's.
+pub(crate) fn endpoint() -> Option<String> {
+    ["AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().find_map(variable)
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -1,16 +1,21 @@
 //! What is asked before a job: `check` finds what would fail and writes nothing, `advise` foretells what a job stores.
 
 use std::fs::{self, Permissions};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
+use baler_tests::authority::Authority;
 use baler_tests::baler::Baler;
+use baler_tests::block_on;
 use baler_tests::corpus::{Random, gzip, lines};
 use baler_tests::fleet::Fleet;
 use baler_tests::job::{Job, Sink, files};
 use baler_tests::kafka::Kafka;
 use baler_tests::minio::Minio;
 use baler_tests::mongo::{Login, Mongo};
-use baler_tests::{block_on, servers::random_name};
+use baler_tests::servers::{Server, free_port, random_name};
+use baler_tests::topic::Record;
 use mongodb::bson::doc;
 use serde_json::Value;
 
@@ -101,7 +106,7 @@ fn a_topic_is_looked_at_with_its_retention() {
     let mut job = Job::new().into_collection(Mongo::shared().collection());
     job.file = Some(file.into());
     job.input = topic.url();
-    topic.send((0..300).map(|number| (number % 3, baler_tests::topic::Record::new(format!("{{\"number\":{number}}}")))));
+    topic.send((0..300).map(|number| (number % 3, Record::new(format!("{{\"number\":{number}}}")))));
     let source = findings(&job.check(0), "source");
     assert!(source[0].contains("300 records in 3 partitions"), "{source:?}");
     assert!(source.iter().any(|found| found.starts_with("warning: ") && found.contains("may be removed in")), "{source:?}");
@@ -150,6 +155,61 @@ fn certificates_are_looked_at() {
     job.variables = vec![("AWS_CA_BUNDLE".to_string(), file.display().to_string())];
     let report = job.check(1);
     assert!(findings(&report, "certificates")[0].contains("ca.crt: holds no certificate"), "{report:#}");
+}
+
+#[test]
+fn certificates_which_servers_show_are_looked_at() {
+    let minio = Minio::start_ending(5);
+    let mut job = small_job();
+    let bucket = minio.make_bucket();
+    bucket.put("data/a.log", &lines(2, 10_000, "\n"));
+    (job.input, job.variables) = (bucket.url("data/"), minio.environment());
+    let shown = format!("the server 127.0.0.1:{}: a certificate ends in ", minio.port);
+    let report = job.check(0);
+    let found = findings(&report, "certificates");
+    assert!(found[0].starts_with("good: AWS_CA_BUNDLE") && found[1].starts_with(&format!("warning: {shown}")), "{report:#}");
+
+    let kafka = Kafka::start_secure();
+    let secure = kafka.secure.as_ref().unwrap();
+    let topic = kafka.topic(1, &[]);
+    topic.send([(0, Record::new("{}"))]);
+    let mut job = Job::new().into_collection(Mongo::shared().collection());
+    let client = [
+        ("kafka.client.security.protocol", "SASL_SSL".to_string()),
+        ("kafka.client.sasl.mechanism", "PLAIN".to_string()),
+        ("kafka.client.ssl.ca.location", secure.certificates.authority.display().to_string()),
+    ];
+    let options: Vec<String> = client.iter().map(|(name, value)| format!("'{name}' '{value}'")).collect();
+    let stream = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/stream.sql")).unwrap();
+    job.file = Some(job.scratch.join("stream.sql"));
+    let (before, after) = stream.split_once("OPTIONS (").unwrap();
+    fs::write(job.file.as_ref().unwrap(), format!("{before}OPTIONS ({}, {after}", options.join(", "))).unwrap();
+    job.input = topic.url_at(Some(secure.port));
+    job.variables = vec![("KAFKA_USERNAME".into(), secure.login.user.clone()), ("KAFKA_PASSWORD".into(), secure.login.password.clone())];
+    let report = job.check(0);
+    let shown = format!("good: the server 127.0.0.1:{}: certificates hold for ", secure.port);
+    assert!(findings(&report, "certificates").iter().any(|found| found.starts_with(&shown)), "{report:#}");
+}
+
+#[test]
+fn a_server_whose_certificate_has_expired_is_found() {
+    let mut job = small_job().into_collection(Mongo::shared().collection());
+    let server = Authority::make(&job.scratch.join("authority")).issue("server", &["localhost"], -1);
+    let (certificate, key) = server.own.as_ref().unwrap();
+    // It shows that certificate, and speaks no MongoDB: nobody gets that far.
+    let port = free_port();
+    let mut command = Command::new("openssl");
+    command.args(["s_server", "-www", "-accept", &format!("127.0.0.1:{port}"), "-cert"]).arg(certificate).arg("-key").arg(key);
+    let mut shower = Server::start("shower", &mut command);
+    shower.wait_ready(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+    if let Sink::Mongo(collection) = &mut job.sink {
+        let ca = server.ca.display();
+        collection.url = format!("mongodb://127.0.0.1:{port}/db.documents?tls=true&tlsCAFile={ca}&serverSelectionTimeoutMS=1500");
+    }
+    let report = job.check(3);
+    let found = findings(&report, "certificates");
+    assert!(found.contains(&format!("bad: the server 127.0.0.1:{port}: a certificate has expired")), "{report:#}");
+    assert!(report.to_string().contains("renew it on that server"));
 }
 
 #[test]

@@ -67,6 +67,11 @@ impl Minio {
         SERVER.get_or_init(|| Self::start(Some(Certificates::make(&run_folder().join("certificates"))), None))
     }
 
+    /// A server of a test's own which speaks https with a certificate that ends in so many days.
+    pub fn start_ending(days: u32) -> Self {
+        Self::start(Some(Certificates::ending(&run_folder().join(random_name("certificates")), days)), None)
+    }
+
     /// A server of a test's own which speaks https and encrypts every object with `key` (`name:base64`).
     pub fn start_encrypted(key: &str) -> Self {
         Self::start(Some(Certificates::make(&run_folder().join(random_name("certificates")))), Some(key))
@@ -252,6 +257,14 @@ impl Certificates {
     /// # Panics
     /// When `openssl` is missing or fails.
     pub fn make(folder: &Path) -> Self {
+        Self::ending(folder, 3650)
+    }
+
+    /// The same, whose server's certificate ends in so many days.
+    ///
+    /// # Panics
+    /// As [`Self::make`].
+    pub fn ending(folder: &Path, days: u32) -> Self {
         fs::create_dir_all(folder.join("authority")).expect("cannot make a folder");
         fs::write(folder.join("authority/extensions"), "subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n")
             .expect("cannot write a file");
@@ -262,9 +275,10 @@ impl Certificates {
                  -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign"
             ),
             format!("req {key} -keyout private.key -out authority/server.csr -subj /CN=localhost"),
-            "x509 -req -in authority/server.csr -CA authority/ca.crt -CAkey authority/ca.key -set_serial 1 -out public.crt -days 3650 \
-             -extfile authority/extensions"
-                .to_string(),
+            format!(
+                "x509 -req -in authority/server.csr -CA authority/ca.crt -CAkey authority/ca.key -set_serial 1 -out public.crt -days {days} \
+                 -extfile authority/extensions"
+            ),
         ];
         for step in steps {
             cache::step(Command::new("openssl").args(step.split_whitespace()).current_dir(folder), "the `openssl` tool");

@@ -165,7 +165,7 @@ async fn check_parts(context: &SessionContext, whole: &str, insert: &DmlStatemen
         None => None,
     };
     target::check(context, &sink, forecast.as_ref(), report).await;
-    certificates::check(source.as_ref(), &sink, report);
+    certificates::check(source.as_ref(), &sink, &job.state, report).await;
     state::check(context, whole, source, sink, job, report).await;
 }
 

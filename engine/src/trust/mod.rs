@@ -6,6 +6,7 @@
 //! | [`listen`] | a port which speaks TLS, and the front of one which cannot |
 //! | [`access`] | roles, and the file which gives them to tokens and certificates |
 //! | [`guard`] | the one layer before every route of a server |
+//! | `shown` | the certificate which another server shows |
 //! | `reload` | files which are read again when they change |
 //!
 //! Without files nothing of this is there: servers listen on the loopback address and let everybody in, as on a laptop.
@@ -14,6 +15,7 @@ pub mod access;
 pub mod guard;
 pub mod listen;
 mod reload;
+pub(crate) mod shown;
 pub mod tls;
 
 use std::net::IpAddr;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::bson::RawDocumentBuf;
 use ::mongodb::error::{Error as DriverError, ErrorKind as DriverKind, WriteFailure};
-use ::mongodb::options::{Acknowledgment, AuthMechanism, ClientOptions, Credential, WriteConcern};
+use ::mongodb::options::{Acknowledgment, AuthMechanism, ClientOptions, Credential, ServerAddress, Tls, WriteConcern};
 use ::mongodb::{Client, Collection};
 
 use super::MongodbSpec;
@@ -15,6 +15,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How long to look for a server before an attempt counts as failed.
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// MongoDB's port.
+const PORT: u16 = 27017;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Clients by connection string and credentials' name. A client holds the pool of connections, so there is one for all writers.
@@ -27,9 +29,7 @@ pub(super) async fn client(spec: &MongodbSpec) -> Result<Client> {
     if let Some(client) = clients.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
         return Ok(client.clone());
     }
-    let mut options = ClientOptions::parse(&spec.uri)
-        .await
-        .map_err(|e| Error::config(format!("`{}` is not a valid connection string", spec.uri)).with_source(e))?;
+    let mut options = parse(spec).await?;
     options.app_name = Some("baler".to_string());
     options.server_selection_timeout.get_or_insert(SELECTION_TIMEOUT);
     options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
@@ -42,6 +42,24 @@ pub(super) async fn client(spec: &MongodbSpec) -> Result<Client> {
     let client =
         Client::with_options(options).map_err(|e| Error::config(format!("cannot set up a client for {}", spec.target())).with_source(e))?;
     Ok(clients.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(client).clone())
+}
+
+async fn parse(spec: &MongodbSpec) -> Result<ClientOptions> {
+    let parsed = ClientOptions::parse(&spec.uri).await;
+    parsed.map_err(|e| Error::config(format!("`{}` is not a valid connection string", spec.uri)).with_source(e))
+}
+
+/// Hosts and ports of the servers which a spec names, if they are spoken to by TLS. To be called on the I/O runtime, as it may ask DNS.
+pub(crate) async fn tls_servers(spec: &MongodbSpec) -> Result<Vec<(String, u16)>> {
+    let options = parse(spec).await?;
+    if !matches!(options.tls, Some(Tls::Enabled(_))) {
+        return Ok(Vec::new());
+    }
+    let tcp = |server: ServerAddress| match server {
+        ServerAddress::Tcp { host, port } => Some((host, port.unwrap_or(PORT))),
+        _ => None,
+    };
+    Ok(options.hosts.into_iter().filter_map(tcp).collect())
 }
 
 /// The collection of a spec with its write concern.
