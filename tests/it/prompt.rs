@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use baler_tests::baler::binary;
+use baler_tests::corpus::lines;
 use baler_tests::servers::Scratch;
 use baler_tests::wait_until;
 
@@ -76,6 +77,21 @@ fn names_are_completed_and_a_statement_of_several_lines_is_one_entry_of_the_hist
     wait_until("the session ends", || session.child.try_wait().unwrap().is_some());
     let history = std::fs::read_to_string(home.join(".baler_history")).unwrap();
     assert!(history.contains("SELECT octet_length(wording) AS n\\nFROM measurements;"), "{history}");
+}
+
+#[test]
+fn a_long_query_over_files_shows_how_far_it_is() {
+    let home = Scratch::new();
+    std::fs::write(home.join("a.log"), lines(1, 64 << 20, "\n")).unwrap();
+    let mut session = Session::start(&home);
+    session.press(&format!("CREATE EXTERNAL TABLE o STORED AS BLOB LOCATION '{}';\r", home.join("a.log").display()));
+    session.expect("baler> ");
+    session.press("SELECT sum(octet_length(compress(content, 'zstd(19)'))) AS n FROM o;\r");
+    // A figure between the ends, and then, without waiting for the end, the next prompt.
+    session.expect("% ");
+    session.expect("Ctrl-C stops it");
+    session.press("\x03");
+    session.expect("baler> ");
 }
 
 #[test]

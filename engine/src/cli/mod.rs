@@ -3,6 +3,7 @@
 //! Rows and results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed or a difference found,
 //! 2 usage or configuration, 3 a server cannot be reached.
 
+mod activity;
 mod advise;
 mod chaos;
 mod check;

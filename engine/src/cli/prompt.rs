@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::SessionContext;
-use indicatif::{ProgressBar, ProgressStyle};
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
@@ -16,12 +15,11 @@ use rustyline::history::DefaultHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Context, Editor, Helper};
 
+use super::activity::{Running, show_activity};
 use super::print_line;
 use super::sql::{Format, run_statements};
 use crate::error::{Error, Result};
-use crate::options::format_bytes;
-use crate::runtime::{Spawned, spawn_io, stop_signal};
-use crate::telemetry::Figures;
+use crate::runtime::stop_signal;
 
 /// What the prompt understands besides SQL.
 const HELP: &str = r"\d         tables        \d NAME   columns of a table
@@ -78,10 +76,10 @@ pub(super) async fn repl(context: &SessionContext, format: Format) -> Result<Exi
             line => line.to_string(),
         };
         editor.add_history_entry(line.trim()).map_err(failed)?;
-        let started = Instant::now();
-        let progress = show_activity(started)?;
+        let (started, running) = (Instant::now(), Running::new());
+        let progress = show_activity(started, running.clone())?;
         let ended = tokio::select! {
-            ended = run_statements(context, &text, format) => ended,
+            ended = run_statements(context, &text, format, &running) => ended,
             signal = stop_signal() => Err(Error::permanent(format!("stopped by {}", signal?))),
         };
         drop(progress);
@@ -222,42 +220,6 @@ impl Helper for Words {}
 fn is_whole(input: &str) -> bool {
     let text = input.trim();
     text.is_empty() || text.starts_with('\\') || matches!(text, "exit" | "quit") || text.ends_with(';')
-}
-
-/// How long a statement runs before anything is drawn.
-const ACTIVITY_AFTER: Duration = Duration::from_secs(1);
-const ACTIVITY_EVERY: Duration = Duration::from_millis(200);
-
-/// Shows on the terminal that a statement runs, how long, and what this process has read meanwhile; until it is dropped.
-fn show_activity(started: Instant) -> Result<Spawned<()>> {
-    let before = Figures::of_process();
-    spawn_io(async move {
-        tokio::time::sleep(ACTIVITY_AFTER).await;
-        let bar = ProgressBar::new_spinner();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
-            bar.set_style(style);
-        }
-        // Cleared when the task is dropped.
-        let bar = Cleared(bar);
-        loop {
-            let (now, seconds) = (Figures::of_process(), started.elapsed().as_secs_f64());
-            let read = now.raw_bytes - before.raw_bytes;
-            let rate = format_bytes((read as f64 / seconds) as u64);
-            let figures = if read > 0 { format!(", {} read, {rate}/s", format_bytes(read)) } else { String::new() };
-            bar.0.set_message(format!("{seconds:.0} s{figures}; Ctrl-C stops it"));
-            bar.0.tick();
-            tokio::time::sleep(ACTIVITY_EVERY).await;
-        }
-    })
-}
-
-/// A bar which leaves nothing on the screen.
-struct Cleared(ProgressBar);
-
-impl Drop for Cleared {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
-    }
 }
 
 #[cfg(test)]

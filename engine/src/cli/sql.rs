@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use datafusion::arrow::array::RecordBatch;
@@ -12,6 +13,7 @@ use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::execution::context::SessionContext;
 use datafusion::physical_plan::collect;
 
+use super::activity::{Running, show_activity};
 use super::print_line;
 use super::prompt::repl;
 use crate::cluster::client::Fleet;
@@ -59,8 +61,11 @@ pub(super) async fn run(args: SqlArgs, parts: &SessionParts) -> Result<ExitCode>
             text
         }
     };
+    let running = Running::new();
+    // On a terminal alone; where rows go into a file or a pipe, the terminal still shows how far they are.
+    let _progress = if std::io::stderr().is_terminal() { Some(show_activity(Instant::now(), running.clone())?) } else { None };
     tokio::select! {
-        ended = run_statements(&context, &text, args.format) => ended.map(|()| ExitCode::SUCCESS),
+        ended = run_statements(&context, &text, args.format, &running) => ended.map(|()| ExitCode::SUCCESS),
         signal = stop_signal() => {
             eprintln!("stopped by {}", signal?);
             Ok(ExitCode::from(1))
@@ -68,17 +73,18 @@ pub(super) async fn run(args: SqlArgs, parts: &SessionParts) -> Result<ExitCode>
     }
 }
 
-/// Runs statements, and prints the rows of each.
-pub(super) async fn run_statements(context: &SessionContext, text: &str, format: Format) -> Result<()> {
+/// Runs statements, and prints the rows of each. `running` is told what runs.
+pub(super) async fn run_statements(context: &SessionContext, text: &str, format: Format, running: &Running) -> Result<()> {
     let text = statement::substitute(text, &std::collections::HashMap::new())?;
     for parsed in statement::parse(&text)? {
         let plan = statement::plan(context, parsed).await?;
         let frame = context.execute_logical_plan(plan).await?;
         let schema = frame.schema().as_arrow().clone();
         let (plan, task) = (frame.create_physical_plan().await?, context.task_ctx());
+        running.begin(&plan);
         let rows = runtime::spawn_cpu(async move { collect(plan, task).await })?.join().await??;
         if !schema.fields().is_empty() {
-            print_rows(&rows, format)?;
+            running.print(|| print_rows(&rows, format))?;
         }
     }
     Ok(())
