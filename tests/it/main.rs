@@ -27,6 +27,7 @@
 //! | `feed_audit` | `verify` of topics and of whole queries; old micro-batches folded |
 //! | `letters` | dead letters: kept, and tried again |
 //! | `prompt` | `baler sql` on a terminal |
+//! | `packaging` | the archive of a release, unpacked elsewhere |
 //! | `push_down` | filters and aggregates which the server of a collection evaluates give the same rows |
 //! | `read_back` | stored documents read by SQL |
 //! | `flight_sql` | SQL from other programs: a Python and a Java client on a fleet |
@@ -68,6 +69,7 @@ mod letters;
 mod metrics;
 mod migrating;
 mod monitoring;
+mod packaging;
 mod preflight;
 mod prompt;
 mod push_down;
