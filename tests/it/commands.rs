@@ -99,13 +99,25 @@ fn an_insert_outside_a_job_writes_documents_and_says_how_many() {
     assert!(bytes > 0);
 }
 
-/// Command lines of the README which are not run here, and why.
-const NOT_RUN: [(&str, &str); 9] = [
+/// Command lines of the README and of the pages which are not run here, and why.
+const NOT_RUN: [(&str, &str); 21] = [
     ("baler scheduler &", "the fleet below, on free ports"),
+    ("baler scheduler --state ./baler-state &", "the fleet below, on free ports"),
     ("baler executor &", "the fleet below, on free ports"),
+    ("baler executor --bind-port 50061 --bind-grpc-port 50062 --bind-health-port 50063 &", "the fleet below, on free ports"),
     ("cargo run -- demo", "the_demo_ends_verified_and_can_be_run_again runs the same binary"),
     ("tests/run", "it is what runs this test"),
     ("cargo build --release", "the binary under test is used in its place"),
+    ("cargo build --release --locked", "the binary under test is used in its place"),
+    ("cargo install --path engine --locked", "the same build into another folder"),
+    ("packaging/archive", "packaging runs it, with the binary under test"),
+    ("sha256sum -c baler-0.1.0-x86_64-unknown-linux-gnu.tar.gz.sha256", "packaging checks and unpacks an archive"),
+    ("tar -xzf baler-0.1.0-x86_64-unknown-linux-gnu.tar.gz", "packaging checks and unpacks an archive"),
+    ("k8s/setup-pipeline.sh minimal", "kubernetes_scripts, as far as there is no kind"),
+    ("k8s/generate-sample-data.sh", "kubernetes_scripts"),
+    ("kubectl apply -k k8s/jobs/batch", "kubernetes applies every job, kubernetes_pods runs its command"),
+    ("kubectl -n baler logs --follow job/baler-batch", "there is no kubelet"),
+    ("kubectl apply -k k8s/jobs/verify", "kubernetes applies every job, kubernetes_pods runs its command"),
     (
         "export BALER_TLS_CA=ca.crt BALER_TLS_CERT=member.crt BALER_TLS_KEY=member.key   # or --tls-ca, --tls-cert, --tls-key",
         "set below, as variables",
@@ -118,16 +130,20 @@ const NOT_RUN: [(&str, &str); 9] = [
     ("export MONGODB_USERNAME=loader MONGODB_PASSWORD_FILE=/run/secrets/mongodb", "set below, as variables"),
 ];
 
-/// Pages whose indented lines are command lines, in the order in which a reader meets them.
-const PAGES: [&str; 3] = ["README.md", "docs/restoring.md", "docs/migrating-from-spark.md"];
+/// The command lines of a page, in the order in which a reader meets them: indented lines outside of blocks of code.
+fn command_lines(page: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page)).unwrap();
+    let outside = text.split("```").step_by(2).flat_map(str::lines);
+    outside.filter_map(|line| line.strip_prefix("    ")).map(str::to_string).collect()
+}
 
-#[test]
-fn every_command_of_the_readme_and_of_the_pages_runs_as_it_stands() {
+/// Runs all commands of these pages as they stand, each page after the other in one folder, against real servers.
+fn run_pages(pages: &[&str]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let (scratch, server, mongo) = (Scratch::new(), Minio::plain(), Mongo::with_login());
     std::fs::create_dir(scratch.join("sql")).unwrap();
-    for file in ["compress.sql", "compress-to-mongodb.sql", "stream.sql"] {
-        std::fs::copy(root.join("sql").join(file), scratch.join("sql").join(file)).unwrap();
+    for file in std::fs::read_dir(root.join("sql")).unwrap().map(|entry| entry.unwrap()) {
+        std::fs::copy(file.path(), scratch.join("sql").join(file.file_name())).unwrap();
     }
     for file in ["spark-batch-application.yaml", "spark-streaming-application.yaml"] {
         std::fs::copy(root.join("tests/spark").join(file), scratch.join(file)).unwrap();
@@ -140,34 +156,65 @@ fn every_command_of_the_readme_and_of_the_pages_runs_as_it_stands() {
     let mut variables = server.environment();
     variables.push(("MONGODB_USERNAME".to_string(), login.user.clone()));
     variables.push(("MONGODB_PASSWORD_FILE".to_string(), scratch.join("password").display().to_string()));
-    let fleet = Fleet::start(1, &variables);
+    let fleet = Fleet::start(2, &variables);
     let member = Authority::make(&scratch.join("authority")).issue("member", &[], 30);
     let secure = Fleet::start_secure(1, &member, &variables);
-    let by_tls = [variables.clone(), member.variables()].concat();
     let (topic, again) = (Kafka::shared().topic(1, &[]), Kafka::shared().topic(1, &[]));
     topic.send([(0, Record::new(r#"{"n":1}"#))]);
-    for page in PAGES {
-        let text = std::fs::read_to_string(root.join(page)).unwrap();
-        let mut ran = 0;
-        for line in text.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| !line.starts_with(' ')) {
-            // Code in a block of another language is no command line.
-            if NOT_RUN.iter().any(|(other, _)| *other == line) || page.starts_with("docs/") && !line.starts_with("baler ") {
+    // Only names of servers are replaced.
+    let placed = |line: &str| {
+        line.replace("s3://bucket/", &bucket.url(""))
+            .replace("df://localhost:50050", &fleet.url())
+            .replace("dfs://10.0.0.1:50050", &secure.url())
+            .replace("kafka://broker:9092/events-again", &again.url())
+            .replace("kafka://broker:9092/events", &topic.url())
+            .replace("mongodb://host:27017/", &format!("mongodb://127.0.0.1:{}/", mongo.port))
+    };
+    for page in pages {
+        let mut variables = variables.clone();
+        let mut known = 0;
+        for line in command_lines(page) {
+            known += 1;
+            if NOT_RUN.iter().any(|(other, _)| *other == line) {
+                continue;
+            }
+            if let Some(words) = line.strip_prefix("export ") {
+                let set = words.split_whitespace().filter_map(|word| word.split_once('='));
+                variables.extend(set.map(|(name, value)| (name.to_string(), placed(value))));
                 continue;
             }
             let words = line.strip_prefix("target/release/baler ").or_else(|| line.strip_prefix("baler "));
-            let words = words.unwrap_or_else(|| panic!("{page} shows a command which no test knows: {line}"));
-            // Only names of servers are replaced.
-            let words = words
-                .replace("s3://bucket/", &bucket.url(""))
-                .replace("df://localhost:50050", &fleet.url())
-                .replace("dfs://10.0.0.1:50050", &secure.url())
-                .replace("kafka://broker:9092/events-again", &again.url())
-                .replace("kafka://broker:9092/events", &topic.url())
-                .replace("mongodb://host:27017/", &format!("mongodb://127.0.0.1:{}/", mongo.port));
-            run_in(scratch.path(), &words, if words.contains("dfs://") { &by_tls } else { &variables });
-            ran += 1;
+            let words = placed(words.unwrap_or_else(|| panic!("{page} shows a command which no test knows: {line}")));
+            let by_tls = if words.contains("dfs://") { member.variables() } else { Vec::new() };
+            run_in(scratch.path(), &words, &[variables.clone(), by_tls].concat());
         }
-        assert!(ran >= 2, "only {ran} commands were found in {page}");
+        assert!(known >= 2, "only {known} commands were found in {page}");
     }
-    assert_eq!(again.read().into_values().map(|record| record.value).collect::<Vec<_>>(), [Some(br#"{"n":1}"#.to_vec())]);
+    if pages.contains(&"docs/restoring.md") {
+        assert_eq!(again.read().into_values().map(|record| record.value).collect::<Vec<_>>(), [Some(br#"{"n":1}"#.to_vec())]);
+    }
+}
+
+#[test]
+fn every_command_of_the_readme_and_of_the_pages_runs_as_it_stands() {
+    run_pages(&["README.md", "docs/restoring.md", "docs/migrating-from-spark.md"]);
+}
+
+#[test]
+fn every_command_of_the_tutorial_runs_as_it_stands() {
+    run_pages(&["docs/tutorial.md"]);
+}
+
+#[test]
+fn every_command_of_the_how_to_pages_runs_as_it_stands() {
+    run_pages(&["docs/streaming.md", "docs/checking.md", "docs/recovering.md", "docs/releases.md"]);
+}
+
+#[test]
+fn every_page_with_commands_is_run() {
+    let source = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("it/commands.rs")).unwrap();
+    for file in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")).unwrap().map(|entry| entry.unwrap()) {
+        let page = format!("docs/{}", file.file_name().into_string().unwrap());
+        assert!(command_lines(&page).is_empty() || source.contains(&format!("\"{page}\"")), "no test runs the commands of {page}");
+    }
 }
