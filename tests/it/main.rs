@@ -81,5 +81,6 @@ mod restore;
 mod round_trip;
 mod s3;
 mod stream;
+mod supply_chain;
 mod tls;
 mod traces;
