@@ -228,6 +228,9 @@ fn find_ours<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
 /// An object store's error, named by what was done (`reading`) to which object or folder (`uri`).
 pub fn store_error(action: &str, uri: &str, source: &object_store::Error) -> Error {
     use object_store::Error as Store;
+    if let Some(ours) = find_ours(source) {
+        return ours.clone().context(format!("{action} {uri}"));
+    }
     const DENIED: [&str; 5] = ["403 Forbidden", "AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken"];
     let whole = one_line(&source.to_string());
     let says = |words: &[&str]| words.iter().any(|word| whole.contains(word));

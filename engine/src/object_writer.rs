@@ -19,6 +19,7 @@ use crate::connector::split::digest_id;
 use crate::error::{Error, ErrorKind, Result, store_error};
 use crate::runtime::{self, Spawned};
 use crate::store::Location;
+use crate::trust::reach;
 
 /// Bytes of one part of an upload. S3's least is 5 MiB; a request of this size hides its round trip.
 const PART_BYTES: u64 = 10 << 20;
@@ -53,7 +54,7 @@ impl ObjectWriter {
     /// # Errors
     /// Permanent, when the folder or file cannot be made.
     pub fn open(target: &Location, shape: ObjectShape) -> Result<Self> {
-        if let Some(path) = local_path(target) {
+        if let Some(path) = local_path(target)? {
             return Ok(Self { part: Turn::Idle(Part::Local(LocalFile::create(path)?)), shape });
         }
         let capacity = usize::try_from((shape.size_hint / PARTS_MAX + 1).max(PART_BYTES)).unwrap_or(usize::MAX);
@@ -102,9 +103,17 @@ impl ObjectWriter {
     }
 }
 
-/// The path of a place in this machine's file system.
-pub fn local_path(location: &Location) -> Option<PathBuf> {
-    location.uri.starts_with("file://").then(|| PathBuf::from(format!("/{}", location.path)))
+/// The path of a place in this machine's file system, where it is one: how everything of ours gets to files which does not go through a store.
+///
+/// # Errors
+/// Config, when tables may not name the file.
+pub fn local_path(location: &Location) -> Result<Option<PathBuf>> {
+    if !location.uri.starts_with("file://") {
+        return Ok(None);
+    }
+    let path = PathBuf::from(format!("/{}", location.path));
+    reach::folders().check(&path)?;
+    Ok(Some(path))
 }
 
 #[derive(Debug)]

@@ -15,13 +15,14 @@ use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use object_store::aws::AmazonS3Builder;
 use object_store::client::SpawnedReqwestConnector;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{Certificate, ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
 use crate::error::{Error, Result};
 use crate::runtime;
+use crate::trust::reach;
+use crate::trust::reach::files::TableFiles;
 
 /// A request without an answer for this long is given up and tried again. Bodies are read in ranges of some MiB, so a
 /// healthy one is never cut.
@@ -116,7 +117,7 @@ impl Stores {
             return Ok(Arc::clone(store));
         }
         let store: Arc<dyn ObjectStore> = match scheme {
-            "file" => Arc::new(LocalFileSystem::new()),
+            "file" => Arc::new(TableFiles::default()),
             "s3" => Arc::new(build_s3(authority)?),
             _ => return Err(Error::config(format!("no object store for `{scheme}://`; take s3:// or file://"))),
         };
@@ -137,6 +138,7 @@ impl ObjectStoreRegistry for Stores {
 }
 
 fn build_s3(bucket: &str) -> Result<impl ObjectStore> {
+    reach::hosts().check_bucket(bucket)?;
     let mut client = ClientOptions::new().with_timeout(REQUEST_TIMEOUT).with_connect_timeout(Duration::from_secs(10));
     if let Some(bundle) = variable("AWS_CA_BUNDLE").or_else(|| variable("SSL_CERT_FILE")) {
         let pem = std::fs::read(&bundle).map_err(|e| Error::config(format!("cannot read the certificate file {bundle}")).with_source(e))?;
@@ -144,7 +146,6 @@ fn build_s3(bucket: &str) -> Result<impl ObjectStore> {
             .map_err(|e| Error::config(format!("{bundle} is not a bundle of PEM certificates")).with_source(e))?;
         client = certificates.into_iter().fold(client, ClientOptions::with_root_certificate);
     }
-    let endpoint = endpoint();
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
     for (name, key) in
         [("AWS_ACCESS_KEY_ID", "access_key_id"), ("AWS_SECRET_ACCESS_KEY", "secret_access_key"), ("AWS_SESSION_TOKEN", "session_token")]
@@ -154,7 +155,7 @@ fn build_s3(bucket: &str) -> Result<impl ObjectStore> {
             builder = builder.with_config(key, value);
         }
     }
-    if let Some(endpoint) = endpoint {
+    if let Some(endpoint) = endpoint() {
         // Plain HTTP is taken only where the endpoint's own scheme asks for it: a URL that says http is explicit enough.
         client = client.with_allow_http(endpoint.starts_with("http://"));
         builder = builder.with_endpoint(endpoint);

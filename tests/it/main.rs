@@ -29,6 +29,7 @@
 //! | `prompt` | `baler sql` on a terminal |
 //! | `packaging` | the archive of a release, unpacked elsewhere |
 //! | `push_down` | filters and aggregates which the server of a collection evaluates give the same rows |
+//! | `reach` | which files, hosts and buckets SQL may name, and that it reads no environment |
 //! | `read_back` | stored documents read by SQL |
 //! | `flight_sql` | SQL from other programs: a Python and a Java client on a fleet |
 //! | `restore` | the original objects come back, whatever is killed; what is damaged does not |
@@ -75,6 +76,7 @@ mod prompt;
 mod push_down;
 mod python;
 mod queries;
+mod reach;
 mod read_back;
 mod refusal;
 mod restore;

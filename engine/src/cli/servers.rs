@@ -1,6 +1,6 @@
 //! `baler scheduler` and `baler executor`: Ballista's flags under their own names, and a few of ours.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,7 +13,10 @@ use crate::cluster::{ballista_error, executor, scheduler};
 use crate::error::{Error, Result};
 use crate::runtime::{server, stop_signal};
 use crate::session::SessionParts;
-use crate::trust::Trust;
+use crate::store::full_url;
+use crate::telemetry::host::local_folder;
+use crate::trust::reach::Reach;
+use crate::trust::{Trust, is_loopback};
 
 /// Who may come in.
 #[derive(Debug, Args)]
@@ -25,11 +28,23 @@ pub(super) struct TrustArgs {
     /// Listen without TLS on an address which other machines reach: whoever reaches the port may do everything.
     #[arg(long)]
     insecure: bool,
+    /// Folders whose files tables may read and write, divided by commas, with all that is below them. Without it tables may name every file of a
+    /// server which only its own machine reaches, and none of another. Give scheduler and executors the same.
+    #[arg(long, value_name = "FOLDERS", value_delimiter = ',')]
+    allow_files: Vec<PathBuf>,
+    /// Hosts which tables may name, divided by commas: host, host:port, *.domain, or s3://bucket. Without it tables may name all but the metadata
+    /// services of clouds, which are always refused. Give scheduler and executors the same.
+    #[arg(long, value_name = "HOSTS", value_delimiter = ',')]
+    allow_hosts: Vec<String>,
 }
 
 impl TrustArgs {
-    fn trust(&self, parts: &SessionParts, host: &str) -> Result<Trust> {
-        Trust::of_server(parts.tls().cloned(), self.access.as_deref(), host, self.insecure)
+    /// Who may come in, and where tables may reach from here on; `is_local` if only this machine reaches the server.
+    fn apply(&self, parts: &SessionParts, host: &str, is_local: bool, own: Option<&Path>) -> Result<Trust> {
+        let trust = Trust::of_server(parts.tls().cloned(), self.access.as_deref(), host, self.insecure)?;
+        let reach = Reach::of_server(&self.allow_files, &self.allow_hosts, is_local)?;
+        own.map_or(reach.clone(), |own| reach.with_own(own)).install()?;
+        Ok(trust)
     }
 }
 
@@ -52,7 +67,10 @@ pub(super) async fn run_scheduler(args: SchedulerArgs, parts: &SessionParts) -> 
         Some(file) => std::fs::read_to_string(file).map_err(|e| Error::config(format!("cannot read {}: {e}", file.display())))?,
         None => String::new(),
     };
-    let trust = args.trust.trust(parts, &args.ballista.bind_host)?;
+    let host = &args.ballista.bind_host;
+    // The dashboard reads the scheduler's own folder.
+    let own = full_url(&args.state).ok().and_then(|url| local_folder(&url));
+    let trust = args.trust.apply(parts, host, is_loopback(host), own.as_deref())?;
     let config = SchedulerConfig::try_from(args.ballista).map_err(ballista_error)?;
     let (parts, state) = (parts.clone(), args.state);
     let served = server()?.spawn(async move { scheduler::serve(config, parts, tables, &state, trust).await });
@@ -79,7 +97,10 @@ pub(super) struct ExecutorArgs {
 pub(super) async fn run_executor(args: ExecutorArgs, parts: &SessionParts) -> Result<ExitCode> {
     let health = format!("{}:{}", args.ballista.bind_host, args.ballista.bind_health_port);
     let health = health.parse().map_err(|e| Error::config(format!("cannot serve health at {health}")).with_source(e))?;
-    let trust = args.trust.trust(parts, &args.ballista.bind_host)?;
+    // Tasks come from the scheduler, so whoever reaches that one reaches this.
+    let (host, scheduler) = (&args.ballista.bind_host, &args.ballista.scheduler_host);
+    let is_local = is_loopback(host) && (scheduler == "localhost" || is_loopback(scheduler));
+    let trust = args.trust.apply(parts, host, is_local, None)?;
     let options = executor::ExecutorOptions { health, drain: Duration::from_secs(args.drain_seconds), trust };
     let config = ExecutorProcessConfig::try_from(args.ballista).map_err(ballista_error)?;
     let served = server()?.spawn(executor::serve(config, parts.clone(), options));

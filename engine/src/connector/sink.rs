@@ -25,6 +25,7 @@ use super::write::WriteExec;
 use crate::error::{Error, Result};
 use crate::job::JobRef;
 use crate::runtime;
+use crate::trust::reach;
 
 /// A sink as a table.
 #[derive(Debug)]
@@ -72,11 +73,13 @@ fn parse_spec(command: &CreateExternalTable) -> Result<SinkSpec> {
     let [location] = command.locations.as_slice() else {
         return Err(Error::config(format!("a {format} table has one LOCATION")));
     };
-    match format.as_str() {
-        "MONGODB" => Ok(SinkSpec::Mongodb(super::mongodb::MongodbSpec::try_new(location, &command.options)?)),
-        "BSON" => Ok(SinkSpec::Bson(super::bson::BsonSpec::try_new(location, &command.options)?)),
-        _ => Err(Error::config(format!("unknown table format {format}"))),
-    }
+    let spec = match format.as_str() {
+        "MONGODB" => SinkSpec::Mongodb(super::mongodb::MongodbSpec::try_new(location, &command.options)?),
+        "BSON" => SinkSpec::Bson(super::bson::BsonSpec::try_new(location, &command.options)?),
+        _ => return Err(Error::config(format!("unknown table format {format}"))),
+    };
+    reach::check_location(location)?;
+    Ok(spec)
 }
 
 #[async_trait]

@@ -20,6 +20,7 @@ use super::sink::TableFuture;
 use super::split::{Split, deal, leaf_table};
 use crate::error::{Error, Result};
 use crate::job::manifest::{ManifestObject, group_splits};
+use crate::trust::reach;
 
 /// Description of a source; holds no client and no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +102,9 @@ impl SourceTableFactory {
         if !command.schema.fields().is_empty() {
             return Err(Error::config(format!("a {format} table has fixed columns; leave the column list out")));
         }
-        read(location, &command.options)
+        let spec = read(location, &command.options)?;
+        reach::check_location(location)?;
+        Ok(spec)
     }
 }
 

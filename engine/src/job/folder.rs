@@ -2,7 +2,7 @@
 //! a streaming query.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::{StreamExt, TryStreamExt};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::connector::receipt::SCHEMA_VERSION;
 use crate::error::{Error, Result, store_error};
+use crate::object_writer::local_path;
 use crate::retry::Retry;
 use crate::runtime;
 use crate::store::{Location, locate};
@@ -110,9 +111,8 @@ impl StateFolder {
     /// # Errors
     /// As the store's.
     pub(crate) async fn remove_all(&self) -> Result<()> {
-        if self.place.uri.starts_with("file://") {
+        if let Some(folder) = local_path(&self.place)? {
             // An object store has no folders, a file system would keep empty ones.
-            let folder = PathBuf::from(format!("/{}", self.place.path));
             let removed = runtime::spawn_blocking(move || match std::fs::remove_dir_all(&folder) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
                 removed => removed.map_err(|e| Error::permanent(format!("cannot remove {}: {e}", folder.display()))),
@@ -222,8 +222,8 @@ pub(super) fn parse<T: DeserializeOwned>(uri: &str, text: &[u8]) -> Result<T> {
 }
 
 async fn create_once(file: &Location, text: &[u8]) -> Result<bool> {
-    if file.uri.starts_with("file://") {
-        let (path, text) = (PathBuf::from(format!("/{}", file.path)), text.to_vec());
+    if let Some(path) = local_path(file)? {
+        let text = text.to_vec();
         return runtime::spawn_blocking(move || create_local(&path, &text))?.join().await?;
     }
     let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };

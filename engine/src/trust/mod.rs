@@ -6,6 +6,7 @@
 //! | [`listen`] | a port which speaks TLS, and the front of one which cannot |
 //! | [`access`] | roles, and the file which gives them to tokens and certificates |
 //! | [`guard`] | the one layer before every route of a server |
+//! | [`reach`] | files and hosts which tables may name |
 //! | `shown` | the certificate which another server shows |
 //! | `reload` | files which are read again when they change |
 //!
@@ -14,6 +15,7 @@
 pub mod access;
 pub mod guard;
 pub mod listen;
+pub mod reach;
 mod reload;
 pub(crate) mod shown;
 pub mod tls;
@@ -73,7 +75,7 @@ impl Trust {
 }
 
 /// Whether only this machine reaches a server on `host`. A name that is no address is nobody's loopback.
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     host.trim_matches(['[', ']']).parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 

@@ -33,6 +33,9 @@ const STATUSES_WAITING_MAX: usize = 16;
 /// Characters of a statement in the name of its job: a line of `baler jobs list`.
 const NAME_CHARS_MAX: usize = 60;
 
+/// How settings begin which are of a process and not of a session: one of them names a folder, which is made at once.
+const RUNTIME: &str = "datafusion.runtime.";
+
 /// Pause between two looks at a job which is to be cancelled, and how many of them there are: ten minutes, in which the largest
 /// job gets through its planning. A job cannot be cancelled before.
 const CANCEL_PAUSE: Duration = Duration::from_millis(200);
@@ -82,6 +85,9 @@ fn refusal(plan: &LogicalPlan) -> Option<&'static str> {
                 "CREATE TABLE would keep its rows in the scheduler's memory; use CREATE VIEW … AS SELECT for a name, or \
                  CREATE EXTERNAL TABLE … STORED AS BSON or MONGODB and INSERT INTO … SELECT for a copy",
             ),
+            LogicalPlan::Statement(Statement::SetVariable(set)) if set.variable.to_ascii_lowercase().starts_with(RUNTIME) => {
+                Some("memory, caches and the folder of temporary files are the server's own and are set where it is started")
+            }
             LogicalPlan::Statement(Statement::Execute(_)) => {
                 Some("EXECUTE is not supported here; prepare the statement through the driver instead")
             }
@@ -269,6 +275,7 @@ mod tests {
         assert!(refused(" ; ").await.contains("no statement"));
         assert!(refused("COPY (SELECT 1) TO 'x.csv'").await.contains("STORED AS BSON or MONGODB"));
         assert!(refused("CREATE TABLE t AS SELECT 1").await.contains("CREATE VIEW"));
+        assert!(refused("SET datafusion.runtime.temp_directory = '/tmp/x'").await.contains("the server's own"));
         assert!(refused("EXPLAIN CREATE TABLE t AS SELECT 1").await.contains("CREATE VIEW"));
         assert!(!refused("SELECT * FROM nowhere").await.contains('\n'));
     }

@@ -4,6 +4,7 @@
 //! and belongs on a thread of the blocking pool; [`with_consumer`] takes it there.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,11 +13,13 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use url::Url;
 
 use super::KafkaSpec;
 use crate::credentials::{read_credentials, read_secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
+use crate::trust::reach;
 
 /// What we rely on: no option may change it.
 const OWN_SETTINGS: [(&str, &str); 5] = [
@@ -30,8 +33,28 @@ const OWN_SETTINGS: [(&str, &str); 5] = [
     ("allow.auto.create.topics", "false"),
 ];
 
-/// Further settings of ours under other options.
-const RESERVED: [&str; 2] = ["bootstrap.servers", "isolation.level"];
+/// Further settings of ours under other options, by all of their names.
+const RESERVED: [&str; 3] = ["bootstrap.servers", "metadata.broker.list", "isolation.level"];
+
+/// Settings which run a program, load a library, or ask a machine's metadata service for credentials: no table needs them.
+const REFUSED: [&str; 7] = [
+    "plugin.library.paths",
+    "ssl.engine.location",
+    "ssl.engine.id",
+    "ssl.providers",
+    "sasl.kerberos.kinit.cmd",
+    "sasl.kerberos.keytab",
+    "sasl.oauthbearer.metadata.authentication.type",
+];
+
+/// The setting which names a server besides the brokers, by a URL.
+const TOKEN_ENDPOINT: &str = "sasl.oauthbearer.token.endpoint.url";
+
+/// How settings end which name a file.
+const FILE_ENDS: [&str; 2] = [".location", ".file"];
+
+/// A file which librdkafka looks for by itself.
+const PROBE: &str = "probe";
 
 /// Defaults which differ from librdkafka's; options may change them.
 const DEFAULTS: [(&str, &str); 9] = [
@@ -112,9 +135,15 @@ pub(crate) type Consumer = BaseConsumer<Complaints>;
 /// Checks the settings of a table without using any.
 ///
 /// # Errors
-/// Config, for a setting which does not exist, is ours, or is a secret.
+/// Config, for a setting which does not exist, is ours, is a secret, or is not for tables.
 pub(super) fn check_settings(spec: &KafkaSpec) -> Result<()> {
-    for key in spec.client.keys() {
+    check_names(spec)?;
+    settings(spec).create_native_config().map(drop).map_err(|e| kafka_error(spec, "setting up a client for", &e, None))
+}
+
+/// Looks at the settings themselves, before librdkafka sees one: it loads a library as soon as it is told its name. They may come in a plan, too.
+fn check_names(spec: &KafkaSpec) -> Result<()> {
+    for (key, value) in &spec.client {
         if let Some((_, suffix)) = SECRETS.iter().find(|(secret, _)| secret == key) {
             let name = &spec.credentials;
             return Err(Error::config(format!(
@@ -124,8 +153,19 @@ pub(super) fn check_settings(spec: &KafkaSpec) -> Result<()> {
         if OWN_SETTINGS.iter().any(|(own, _)| own == key) || RESERVED.contains(&key.as_str()) {
             return Err(Error::config(format!("kafka.client.{key} is set by Baler and cannot be changed")));
         }
+        if REFUSED.contains(&key.as_str()) {
+            return Err(Error::config(format!("kafka.client.{key} is not for tables; leave it out")));
+        }
+        let named = |error: Error| error.context(format!("kafka.client.{key}"));
+        if FILE_ENDS.iter().any(|end| key.ends_with(end)) && value != PROBE {
+            reach::folders().check_setting(Path::new(value)).map_err(named)?;
+        }
+        if key == TOKEN_ENDPOINT {
+            let url = Url::parse(value).map_err(|e| Error::config(format!("kafka.client.{key} is no URL")).with_source(e))?;
+            reach::hosts().check_resolved(url.host_str().unwrap_or_default()).map_err(named)?;
+        }
     }
-    settings(spec).create_native_config().map(drop).map_err(|e| kafka_error(spec, "setting up a client for", &e, None))
+    Ok(())
 }
 
 /// The settings of a table, without its secrets.
@@ -149,8 +189,10 @@ fn settings(spec: &KafkaSpec) -> ClientConfig {
 /// The same with its secrets, for a client.
 ///
 /// # Errors
-/// Config, when a file which holds a secret cannot be read.
+/// Config, when a file which holds a secret cannot be read, or when tables may not name a broker.
 pub(crate) fn settings_with_secrets(spec: &KafkaSpec) -> Result<ClientConfig> {
+    check_names(spec)?;
+    spec.brokers.split(',').try_for_each(|broker| reach::hosts().check_resolved(broker))?;
     let mut config = settings(spec);
     if let Some((username, password)) = read_credentials(&spec.credentials)? {
         config.set("sasl.username", username).set("sasl.password", password);

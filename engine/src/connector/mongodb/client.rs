@@ -12,6 +12,7 @@ use ::mongodb::{Client, Collection};
 use super::MongodbSpec;
 use crate::credentials::read_credentials;
 use crate::error::{Error, ErrorKind, Result};
+use crate::trust::reach;
 
 /// How long to look for a server before an attempt counts as failed.
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,6 +31,7 @@ pub(super) async fn client(spec: &MongodbSpec) -> Result<Client> {
         return Ok(client.clone());
     }
     let mut options = parse(spec).await?;
+    check_reach(&options).await?;
     options.app_name = Some("baler".to_string());
     options.server_selection_timeout.get_or_insert(SELECTION_TIMEOUT);
     options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
@@ -60,6 +62,22 @@ pub(crate) async fn tls_servers(spec: &MongodbSpec) -> Result<Vec<(String, u16)>
         _ => None,
     };
     Ok(options.hosts.into_iter().filter_map(tcp).collect())
+}
+
+/// Refuses servers and files which tables may not name. The servers are those which SRV records name, where the URL is of that kind.
+async fn check_reach(options: &ClientOptions) -> Result<()> {
+    let mut servers = Vec::new();
+    for host in &options.hosts {
+        match host {
+            ServerAddress::Unix { path } => reach::folders().check(path)?,
+            host => servers.push(host.to_string()),
+        }
+    }
+    if let Some(Tls::Enabled(tls)) = &options.tls {
+        let files = [&tls.ca_file_path, &tls.cert_key_file_path].into_iter().flatten();
+        files.into_iter().try_for_each(|file| reach::folders().check_setting(file))?;
+    }
+    reach::hosts().check_all_resolved(servers).await
 }
 
 /// The collection of a spec with its write concern.

@@ -134,7 +134,7 @@ async fn look(target: &Location, object: &RestoreObject) -> Result<There> {
     // How long the frames of single records are is not known before they are made.
     let is_plain = object.packing == Compression::None && !matches!(object.records, Some(Layout::Single { .. }));
     let as_found = |is_ours: bool, size: u64| if is_ours && (!is_plain || size == object.bytes) { There::Same } else { There::Other };
-    if let Some(path) = local_path(target) {
+    if let Some(path) = local_path(target)? {
         let modified = modified(object);
         let looked = move || match std::fs::metadata(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
