@@ -6,6 +6,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
@@ -134,6 +135,20 @@ pub fn server() -> Result<&'static Handle> {
 pub fn cpu_threads() -> usize {
     let granted = || std::thread::available_parallelism().map_or(1, usize::from);
     std::env::var("BALER_CPU_THREADS").ok().and_then(|text| text.parse().ok()).filter(|threads| *threads > 0).unwrap_or_else(granted)
+}
+
+/// What a core file may hold, in bytes: nothing, as memory holds secrets. It is one byte and not none, because Linux hands the memory to a program which
+/// the system names (systemd-coredump, apport) at every other limit (`RLIMIT_CORE` of 1 ends that; see the kernel's `coredump.c`).
+const CORE_BYTES: u64 = 1;
+
+/// From now on this process leaves no memory behind when it crashes.
+///
+/// # Errors
+/// Internal, when the operating system refuses.
+pub fn forbid_core_dumps() -> Result<()> {
+    let most = getrlimit(Resource::Core).maximum.map_or(CORE_BYTES, |most| most.min(CORE_BYTES));
+    let limit = Rlimit { current: Some(most), maximum: Some(most) };
+    setrlimit(Resource::Core, limit).map_err(|e| Error::internal("core dumps cannot be switched off").with_source(e))
 }
 
 static DRAINING: AtomicBool = AtomicBool::new(false);

@@ -266,7 +266,13 @@ impl Running {
         let status = reap(&mut self.child);
         self.is_reaped = true;
         let read = |path: &Path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-        let finished = Finished { code: status.code(), signal: status.signal(), stdout: read(&self.stdout), stderr: read(&self.stderr) };
+        let finished = Finished {
+            code: status.code(),
+            signal: status.signal(),
+            dumped_core: status.core_dumped(),
+            stdout: read(&self.stdout),
+            stderr: read(&self.stderr),
+        };
         assert!(!late, "baler did not end within {DEADLINE:?}\n{finished:#?}\n{}", crate::servers::logs());
         finished
     }
@@ -288,6 +294,8 @@ pub struct Finished {
     pub code: Option<i32>,
     /// The signal which ended it.
     pub signal: Option<i32>,
+    /// Whether the operating system kept its memory.
+    pub dumped_core: bool,
     /// Rows and reports.
     pub stdout: String,
     /// Progress and errors.

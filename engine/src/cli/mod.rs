@@ -154,6 +154,9 @@ pub fn main_with(parts: SessionParts) -> ExitCode {
         Err(error) => (None, Err(error)),
     };
     log::start(cli.log_format, is_server, tracer);
+    if let Err(error) = runtime::forbid_core_dumps() {
+        tracing::warn!(%error, "memory, which holds secrets, may be written to a disk in a crash");
+    }
     let parts = cli.tls.apply(parts);
     let ended = opened.and(parts).and_then(|parts| runtime::io()?.block_on(dispatch(cli, &parts)));
     trace::finish();
