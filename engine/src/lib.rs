@@ -19,7 +19,7 @@
 //! # Modules
 //!
 //! [`session`] assembles a session; [`codec`] makes its plans travel; [`cluster`] is the fleet; [`statement`] plans SQL; [`connector`] holds sources and sinks; [`function`] the SQL
-//! functions; [`job`] state, driver and auditor; [`stream`] the driver of streaming queries; [`generate`] sample data; [`advise`] forecasts from a sample; [`check`] is the preflight; [`cli`] the command line; [`web`] the dashboard; [`trust`] TLS, roles and the guard of every server; [`operator`] resources of Kubernetes; [`migrate`] the way from Spark; [`mod@reference`] docs/reference.md; [`credentials`], [`error`], [`hex`], [`object_writer`], [`options`],
+//! functions; [`job`] state, driver and auditor; [`stream`] the driver of streaming queries; [`generate`] sample data; [`advise`] forecasts from a sample; [`check`] is the preflight; [`cli`] the command line; [`web`] the dashboard; [`trust`] TLS, roles and the guard of every server; [`operator`] resources of Kubernetes; [`migrate`] the way from Spark; [`mod@reference`] docs/reference.md, with `limits`; [`credentials`], [`error`], [`hex`], [`object_writer`], [`options`],
 //! [`retry`], [`runtime`], [`store`] and [`telemetry`] serve them all.
 
 pub mod advise;
@@ -34,6 +34,7 @@ pub mod function;
 pub mod generate;
 pub mod hex;
 pub mod job;
+pub(crate) mod limits;
 pub mod migrate;
 pub mod object_writer;
 pub mod operator;

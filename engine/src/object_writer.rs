@@ -24,9 +24,9 @@ use crate::trust::reach;
 /// Bytes of one part of an upload. S3's least is 5 MiB; a request of this size hides its round trip.
 const PART_BYTES: u64 = 10 << 20;
 /// Parts of one upload at most, a little below S3's 10,000. Larger parts make room for larger objects.
-const PARTS_MAX: u64 = 9_000;
+pub(crate) const PARTS_MAX: u64 = 9_000;
 /// Parts on their way at once: one is sent while the next is filled, and one more hides the server's answer.
-const PARTS_IN_FLIGHT: usize = 3;
+pub(crate) const PARTS_IN_FLIGHT: usize = 3;
 /// How hidden names begin.
 pub const HIDDEN_PREFIX: &str = ".baler-";
 

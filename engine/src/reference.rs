@@ -7,6 +7,7 @@ use clap::{Arg, Command};
 
 use crate::connector::{blob, bson, kafka, mongodb};
 use crate::error::{Error, Result};
+use crate::limits::{self, Limit};
 use crate::options::{KnownOption, TableOptions};
 use crate::telemetry::COUNTERS;
 use crate::telemetry::text::Text;
@@ -70,6 +71,7 @@ pub fn markdown(mut command: Command) -> Result<String> {
         add_options(&mut text, title, format, &known, texts)?;
     }
     add_metrics(&mut text);
+    add_limits(&mut text);
     Ok(text)
 }
 
@@ -132,6 +134,16 @@ fn add_flags(text: &mut String, command: &Command) {
         let help = argument.get_long_help().or_else(|| argument.get_help()).map(ToString::to_string).unwrap_or_default();
         let help = help.trim_end().trim_end_matches('.').to_string() + ".";
         add(text, format_args!("| `{flag}` | {} | {} | {}{values} |", code(default), code(variable), cell(&help)));
+    }
+}
+
+fn add_limits(text: &mut String) {
+    text.push_str(
+        "\n## Limits\n\nEvery queue, cache, message, request and file which has a bound, by the name of that bound in the code. Those which can be set are options \
+         and flags above; here are their defaults.\n\n| limit | value | of what |\n| --- | --- | --- |\n",
+    );
+    for Limit { name, value, what } in limits::all() {
+        add(text, format_args!("| `{name}` | {value} | {} |", cell(what)));
     }
 }
 

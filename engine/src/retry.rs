@@ -8,10 +8,10 @@ use crate::telemetry::{COUNTERS, RetryKind};
 /// First pause; doubled each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause: short enough to notice a server that is back.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Longest time in one step. An election of a replica set and a restarted pod both fit in; after it the split fails and the
 /// job can be resumed.
-const RETRY_TIMEOUT: Duration = Duration::from_secs(90);
+pub(crate) const RETRY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Attempts at one step.
 #[derive(Debug)]

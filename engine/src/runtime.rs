@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 const IO_THREADS: usize = 2;
 
 /// Stack of a thread which may plan or decode a query, in bytes of address space: deep plans recurse deeply.
-const STACK_BYTES: usize = 16 << 20;
+pub(crate) const STACK_BYTES: usize = 16 << 20;
 
 static IO: OnceLock<Option<Runtime>> = OnceLock::new();
 
@@ -139,7 +139,7 @@ pub fn cpu_threads() -> usize {
 
 /// What a core file may hold, in bytes: nothing, as memory holds secrets. It is one byte and not none, because Linux hands the memory to a program which
 /// the system names (systemd-coredump, apport) at every other limit (`RLIMIT_CORE` of 1 ends that; see the kernel's `coredump.c`).
-const CORE_BYTES: u64 = 1;
+pub(crate) const CORE_BYTES: u64 = 1;
 
 /// From now on this process leaves no memory behind when it crashes.
 ///

@@ -26,10 +26,13 @@ use crate::trust::reach::files::TableFiles;
 
 /// A request without an answer for this long is given up and tried again. Bodies are read in ranges of some MiB, so a
 /// healthy one is never cut.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long one request is tried again before its split fails.
-const RETRY_TIMEOUT: Duration = Duration::from_secs(120);
-const RETRIES_MAX: usize = 8;
+pub(crate) const RETRY_TIMEOUT: Duration = Duration::from_secs(120);
+pub(crate) const RETRIES_MAX: usize = 8;
+
+/// Buckets whose clients are kept.
+pub(crate) const STORES_MAX: usize = 1000;
 
 /// A place in an object store: the store and the path in it. `uri` is how people name it.
 #[derive(Debug, Clone)]
@@ -121,6 +124,10 @@ impl Stores {
             "s3" => Arc::new(build_s3(authority)?),
             _ => return Err(Error::config(format!("no object store for `{scheme}://`; take s3:// or file://"))),
         };
+        if stores.len() >= STORES_MAX {
+            // What is in use lives on.
+            stores.clear();
+        }
         stores.insert(key, Arc::clone(&store));
         Ok(store)
     }

@@ -9,6 +9,7 @@
 //! | `connection` | connections cut, servers killed |
 //! | `chaos` | `baler chaos`: faults drawn from a seed, and an audit after each round |
 //! | `change` | the same job again: unchanged, and with another statement or input |
+//! | `abuse` | callers who ask too much, crashes, and input which is meant to do harm |
 //! | `audit` | `verify` finds what was done behind its back |
 //! | `disk` | full disks and missing rights |
 //! | `docs` | the pages of docs/ are those of the code; completions and manual |
@@ -39,10 +40,12 @@
 //! | `kubernetes_kafka` | three brokers with the manifests' own scripts, settings and certificates |
 //! | `kubernetes_pods` | what their pods do: commands, environment and files taken from the API server and run here |
 //! | `kubernetes_scripts` | the scripts of k8s/, against a real API server |
+//! | `supply_chain` | licences, sources and versions of dependencies; the bill of materials |
 //! | `tls` | fleets with TLS: who gets in, what each role may do, certificates that are renewed, and secrets that nobody sees |
 //! | `refusal` | mistakes of a user: one clear line, the right exit code, no secret |
 #![expect(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
 
+mod abuse;
 mod audit;
 mod change;
 mod chaos;

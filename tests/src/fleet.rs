@@ -76,6 +76,11 @@ impl Fleet {
         Self::launch(binary(), executors, &[], (flags, executor_flags), None)
     }
 
+    /// What is started from now on is another program, or sees other variables.
+    pub fn change(&mut self, program: &Path, variables: &[(String, String)]) {
+        (self.program, self.variables) = (program.to_path_buf(), variables.to_vec());
+    }
+
     fn launch(
         program: &Path,
         executors: usize,

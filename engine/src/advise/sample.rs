@@ -20,7 +20,7 @@ use crate::store::locate;
 /// Raw bytes which are read at one place: the largest chunk whose effect is measured.
 pub const PLACE_BYTES: u64 = 4 << 20;
 /// Places at most, where objects are small: each is a request to the store.
-const PLACES_MAX: u64 = 512;
+pub(crate) const PLACES_MAX: u64 = 512;
 /// Objects of which zlib's stream is larger than this part are named.
 const HARDLY: f64 = 0.9;
 /// How many of them are named.

@@ -15,6 +15,7 @@ use crate::runtime::{server, stop_signal};
 use crate::session::SessionParts;
 use crate::store::full_url;
 use crate::telemetry::host::local_folder;
+use crate::trust::limit::REQUESTS_PER_SECOND;
 use crate::trust::reach::Reach;
 use crate::trust::{Trust, is_loopback};
 
@@ -36,12 +37,17 @@ pub(super) struct TrustArgs {
     /// services of clouds, which are always refused. Give scheduler and executors the same.
     #[arg(long, value_name = "HOSTS", value_delimiter = ',')]
     allow_hosts: Vec<String>,
+    /// Requests of one caller in a second, on average. Five times as many may come at once; others are answered by 429 or RESOURCE_EXHAUSTED.
+    /// A caller is whoever a token or certificate names, else an address. What executors send is not counted.
+    #[arg(long, value_name = "REQUESTS", default_value_t = REQUESTS_PER_SECOND, value_parser = clap::value_parser!(u32).range(1..))]
+    requests_per_second: u32,
 }
 
 impl TrustArgs {
     /// Who may come in, and where tables may reach from here on; `is_local` if only this machine reaches the server.
     fn apply(&self, parts: &SessionParts, host: &str, is_local: bool, own: Option<&Path>) -> Result<Trust> {
-        let trust = Trust::of_server(parts.tls().cloned(), self.access.as_deref(), host, self.insecure)?;
+        let mut trust = Trust::of_server(parts.tls().cloned(), self.access.as_deref(), host, self.insecure)?;
+        trust.requests_per_second = self.requests_per_second;
         let reach = Reach::of_server(&self.allow_files, &self.allow_hosts, is_local)?;
         own.map_or(reach.clone(), |own| reach.with_own(own)).install()?;
         Ok(trust)

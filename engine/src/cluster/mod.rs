@@ -31,7 +31,7 @@ mod slots;
 mod stages;
 mod stop;
 mod transfer;
-mod workers;
+pub(crate) mod workers;
 
 use ballista_core::error::BallistaError;
 use serde::{Deserialize, Serialize};

@@ -60,7 +60,7 @@ pub(crate) type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 const BIND_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A connection without traffic for this long is probed; after nine probes (Linux) without an answer it is closed: two minutes.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(30);
 const PROBE_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs a scheduler until the process ends. `tables` are DDL statements whose tables every session knows; `state` is the URL of the folder
@@ -101,7 +101,7 @@ pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: Str
     let versions = Arc::new(Versions::default());
     let workers = FleetWorkers::new(Arc::clone(&scheduler), Arc::clone(&config), Arc::clone(&versions), session, jobs);
     let board = Arc::new(Board::new(env, state, Arc::new(workers))?);
-    let router = guarded(router(scheduler, &config, tables, versions, board), trust.access);
+    let router = guarded(router(scheduler, &config, tables, versions, board), &trust);
     tracing::info!(%address, version = crate::VERSION, tls = config.use_tls, "scheduler listens");
     let served = match trust.tls {
         None => axum::serve(listener.tap_io(tune), router.into_make_service_with_connect_info::<SocketAddr>()).await,
@@ -217,17 +217,17 @@ struct Served {
 #[derive(Debug, Default)]
 pub(super) struct Versions(Mutex<HashMap<String, String>>);
 
-impl Versions {
-    /// More executors than a fleet has: ids of those which are gone are forgotten.
-    const MAX: usize = 20_000;
+/// Executors whose versions are known. More than a fleet has: ids of those which are gone are forgotten.
+pub(crate) const VERSIONS_MAX: usize = 20_000;
 
+impl Versions {
     fn note(&self, headers: &HeaderMap) {
         let Some((id, version)) = headers.get(USER_AGENT).and_then(|agent| read_agent(agent.to_str().ok()?)) else { return };
         let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if versions.get(id).is_some_and(|known| known == version) {
             return;
         }
-        if versions.len() >= Self::MAX {
+        if versions.len() >= VERSIONS_MAX {
             versions.clear();
         }
         versions.insert(id.to_string(), version.to_string());

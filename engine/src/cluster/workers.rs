@@ -23,11 +23,11 @@ use crate::web::schema::{Cause, Part, Plan, PlanNode, Setting, Work};
 use crate::web::secret::{environment_and_options, setting};
 
 /// Ballista jobs which are shown: a job of `baler run` has hundreds of waves.
-const PARTS_MAX: usize = 200;
+pub(crate) const PARTS_MAX: usize = 200;
 /// Of how many of a job's parts stages and plans are shown: 50 waves are 25,000 tasks.
 const PARTS_WITH_STAGES: usize = 50;
 /// Parts which have ended and are remembered as they were seen: their graphs are large, and never change.
-const ENDED_MAX: usize = 4 * PARTS_WITH_STAGES;
+pub(crate) const ENDED_MAX: usize = 4 * PARTS_WITH_STAGES;
 
 /// The scheduler of a fleet.
 pub(super) struct FleetWorkers {

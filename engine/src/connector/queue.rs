@@ -10,9 +10,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 
 /// Items which one partition has open at once. Small ones are mostly waiting for disks and servers.
-const OPEN_ITEMS_MAX: usize = 8;
+pub(crate) const OPEN_ITEMS_MAX: usize = 8;
 /// Bytes in the open items of a partition, if they are several: a block's worth, which one item needs anyway.
-const OPEN_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const OPEN_BYTES_MAX: u64 = 16 << 20;
 
 /// Items not begun yet, shared by the partitions of a node.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ pub const DECOMPRESSED_BYTES_MAX: u64 = 256 << 20;
 /// What is reserved at first for each compressed byte: text packs 4 to 10 times, so most values need one enlargement or none.
 const EXPECTED_RATIO: u64 = 6;
 /// The most that is reserved before anything was decoded: the size of a large batch. More must be earned by real output.
-const RESERVED_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const RESERVED_BYTES_MAX: u64 = 16 << 20;
 /// The least room for one step, so that a tiny value does not creep.
 const STEP_BYTES_MIN: usize = 512;
 

@@ -92,11 +92,11 @@ pub struct Generated {
 /// Bytes made before they are compressed and sent: enough to make the hand-over cheap.
 const BLOCK_BYTES: usize = 1 << 20;
 /// Blocks between the thread that makes them and the upload.
-const BLOCKS_IN_FLIGHT: usize = 4;
+pub(crate) const BLOCKS_IN_FLIGHT: usize = 4;
 /// Part size of an upload; S3's minimum is 5 MiB.
 const PART_BYTES: usize = 8 << 20;
 /// Parts of one object in flight: one is on its way while the next one fills.
-const PARTS_IN_FLIGHT: usize = 2;
+pub(crate) const PARTS_IN_FLIGHT: usize = 2;
 
 /// Writes sample data below `prefix`, as `events-00000.json` and so on, as many objects at once as there are cores.
 ///

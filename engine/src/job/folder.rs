@@ -19,7 +19,7 @@ use crate::store::{Location, locate};
 use crate::telemetry::RetryKind;
 
 /// Files which are read at once.
-const READS_IN_FLIGHT: usize = 64;
+pub(crate) const READS_IN_FLIGHT: usize = 64;
 
 /// A folder of state files.
 #[derive(Debug, Clone)]

@@ -33,7 +33,7 @@ pub mod settle;
 pub mod state;
 pub mod summary;
 pub mod verify;
-mod waves;
+pub(crate) mod waves;
 
 use serde::{Deserialize, Serialize};
 

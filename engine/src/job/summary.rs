@@ -19,9 +19,9 @@ use crate::stream::lag::{TopicLag, look, next_offsets, retention_ms};
 use crate::stream::log::{BatchCommit, BatchOffsets, StreamLog};
 
 /// How long a broker may take to answer for a list. One that is away costs this once, and its queries are listed without their lag.
-const LAG_TIMEOUT: Duration = Duration::from_secs(6);
+pub(crate) const LAG_TIMEOUT: Duration = Duration::from_secs(6);
 /// State folders which are read at once.
-const READS_IN_FLIGHT: usize = 16;
+pub(crate) const READS_IN_FLIGHT: usize = 16;
 /// Micro-batches which are looked at for one that read something, and so says where the topic is.
 const BATCHES_BACK: u64 = 20;
 

@@ -36,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::runtime::{self, Spawned};
 
 /// Findings which are kept in words; the counts go on.
-const FINDINGS_MAX: usize = 50;
+pub(crate) const FINDINGS_MAX: usize = 50;
 
 /// What the audit found. The job is sound if `missing`, `duplicate` and `mismatched` are 0 and it is committed.
 #[derive(Debug, Default, Clone, Serialize)]

@@ -29,11 +29,11 @@ const WAVES_MIN: usize = 2;
 /// Tasks of a wave for each slot of the fleet.
 const TASKS_PER_SLOT: usize = 4;
 /// Tasks of a wave at most: the scheduler's cost per task is still constant here (measured: 500 tasks in 0.67 s).
-const TASKS_MAX: usize = 500;
+pub(crate) const TASKS_MAX: usize = 500;
 /// A task's work is at most what is left ÷ slots ÷ this, so that the last tasks are small.
 const ROUNDS_LEFT: u64 = 8;
 /// Bytes which one task reads at most: some seconds of work, so that a lost executor costs little.
-const TASK_BYTES_MAX: u64 = 1 << 30;
+pub(crate) const TASK_BYTES_MAX: u64 = 1 << 30;
 /// What opening a split and storing its receipt cost, in bytes of reading. Keeps tasks of tiny objects small, too.
 const SPLIT_OVERHEAD_BYTES: u64 = 4 << 20;
 /// How much more a compressed object holds than its size says.
@@ -43,9 +43,9 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Looking takes at most this part of the time: listing 100,000 receipts is not for every half second.
 const LOOK_SHARE: u32 = 10;
 /// Failures in a row, without a receipt in between, on a fleet that is alive.
-pub(super) const FAILURES_MAX: u32 = 4;
+pub(crate) const FAILURES_MAX: u32 = 4;
 /// How long the fleet may be away, without a receipt in between. A restarted scheduler and re-scheduled pods fit in.
-const FLEET_PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const FLEET_PATIENCE: Duration = Duration::from_secs(300);
 /// A split is late when it took this long at least, and [`LATE_FACTOR`] times as long as the slowest finished one.
 const LATE_MIN: Duration = Duration::from_secs(20);
 const LATE_FACTOR: u32 = 4;

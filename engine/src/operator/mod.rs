@@ -51,7 +51,9 @@ use crate::runtime::stop_signal;
 use crate::session::SessionParts;
 
 /// Resources in one answer of a list. Each may hold 256 KiB of SQL.
-const PAGE: u32 = 50;
+pub(crate) const PAGE: u32 = 50;
+/// Requests to look at all resources which may wait: one look covers every resource which was found meanwhile.
+pub(crate) const LOOKS_WAITING_MAX: usize = 1;
 /// How soon a resource which was not found is sought again.
 const SEEK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -126,8 +128,7 @@ where
     let (resources, children) =
         (Api::<DeserializeGuard<K>>::namespaced(context.client.clone(), &context.namespace), context.api::<Child>());
     let ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=baler-operator");
-    // One look at all covers every resource which was found meanwhile, so one place is enough.
-    let (found, looks_at_all) = mpsc::channel(1);
+    let (found, looks_at_all) = mpsc::channel(LOOKS_WAITING_MAX);
     let (missed, sought) = mpsc::unbounded();
     let controller = Controller::new(resources, watcher::Config::default().page_size(PAGE)).owns(children, ours);
     let (store, shared) = (controller.store(), Arc::clone(&context));

@@ -15,9 +15,9 @@ use crate::job::manifest::Manifest;
 use crate::job::state::JobState;
 
 /// Micro-batches whose files are read at once.
-const READS_IN_FLIGHT: usize = 8;
+pub(crate) const READS_IN_FLIGHT: usize = 8;
 /// How often a reader begins again, because a driver folded what it was about to read.
-const READS_MAX: u32 = 3;
+pub(crate) const READS_MAX: u32 = 3;
 
 /// All that the state holds of one micro-batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,6 @@
 //! `/metrics`, `/healthz` and `/readyz` of a process.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -76,13 +75,16 @@ impl MetricsServer {
         let listener = spawn_io(TcpListener::bind(address))?.join().await?.map_err(failed)?;
         tracing::info!(%address, "serves metrics and health");
         let ((count, scrapes), (stop, stopped)) = (watch::channel(0), oneshot::channel::<()>());
-        let routes = guarded(routes(count), Arc::clone(&trust.access));
+        let routes = guarded(routes(count), trust);
         let tls = trust.tls.clone();
         let served = spawn_io(async move {
             // A dropped sender ends it as well.
             let stopped = async move { drop(stopped.await) };
             let served = match tls {
-                None => axum::serve(listener, routes).with_graceful_shutdown(stopped).await,
+                None => {
+                    let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
+                    axum::serve(listener, routes).with_graceful_shutdown(stopped).await
+                }
                 Some(tls) => {
                     let listener = TlsListener::new(listener, tls, Clients::Any, |_: &mut TcpStream| {});
                     let routes = routes.into_make_service_with_connect_info::<Peer>();

@@ -116,6 +116,11 @@ impl Access {
         let Self::Roles(roles) = self else { return };
         let mut sessions = roles.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|_, session| session.used.elapsed() < SESSION_IDLE_MAX);
+        if sessions.len() >= SESSIONS_MAX
+            && let Some(oldest) = sessions.iter().min_by_key(|(_, session)| session.used).map(|(digest, _)| *digest)
+        {
+            sessions.remove(&oldest);
+        }
         sessions.insert(digest_of(session), Session { name: caller.name.clone(), used: Instant::now() });
     }
 }
@@ -127,7 +132,10 @@ fn digest_of(token: &str) -> TokenDigest {
 }
 
 /// As long as Flight SQL keeps an idle session, and a little more.
-const SESSION_IDLE_MAX: Duration = Duration::from_secs(31 * 60);
+pub(crate) const SESSION_IDLE_MAX: Duration = Duration::from_secs(31 * 60);
+
+/// Sessions whose tokens are known; as many as Flight SQL keeps. Beyond them, the one is forgotten which was not used for the longest.
+pub(crate) const SESSIONS_MAX: usize = 1000;
 
 /// Roles by a file, and the sessions which its tokens have opened.
 #[derive(Debug)]

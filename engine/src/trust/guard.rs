@@ -1,20 +1,26 @@
 //! The one layer before every route of a server: gRPC, Flight SQL, REST, pages and metrics alike.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::{RequestExt, Router};
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use super::Trust;
 use super::access::{Access, Caller, Role, Shown};
+use super::limit::{Asks, Limiter};
 use super::listen::Peer;
 use crate::error::{Error, ErrorKind};
+
+/// Bytes of a request which is none of gRPC: no route of ours reads more than a few words. A message of gRPC has the limit of its service.
+pub(crate) const BODY_BYTES_MAX: u64 = 64 << 10;
 
 const SCHEDULER: &str = "/ballista.protobuf.SchedulerGrpc/";
 const FLIGHT: &str = "/arrow.flight.protocol.FlightService/";
@@ -24,8 +30,15 @@ const ANY_PADDING: GeneralPurpose =
 const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
 
 /// Puts the guard before all routes. Behind it a request carries its [`Caller`], unless nobody is asked.
-pub fn guarded(routes: Router, access: Arc<Access>) -> Router {
-    routes.layer(from_fn_with_state(access, check))
+pub fn guarded(routes: Router, trust: &Trust) -> Router {
+    let guard = Guard { access: Arc::clone(&trust.access), limiter: Limiter::new(trust.requests_per_second) };
+    routes.layer(from_fn_with_state(Arc::new(guard), check))
+}
+
+#[derive(Debug)]
+struct Guard {
+    access: Arc<Access>,
+    limiter: Limiter,
 }
 
 /// The role which a request takes; `None` for whether a server is well, which probes ask without a name.
@@ -70,20 +83,35 @@ fn action(path: &str) -> &'static str {
     }
 }
 
-async fn check(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
+async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    let access = &guard.access;
     let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|peer| peer.0.clone());
     if let Some(peer) = &peer {
         // Ballista's scheduler looks for it under this type.
         request.extensions_mut().insert(ConnectInfo(peer.address));
     }
+    let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|from| from.0.ip());
     let path = request.uri().path().to_string();
     let is_grpc = is_grpc(request.headers());
+    if !is_grpc {
+        let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if length.is_some_and(|length| length > BODY_BYTES_MAX) {
+            return refuse(&path, false, StatusCode::PAYLOAD_TOO_LARGE, &format!("a request here has at most {BODY_BYTES_MAX} bytes"));
+        }
+        // One that does not say its length ends there for whoever reads it.
+        DefaultBodyLimit::max(BODY_BYTES_MAX as usize).apply(&mut request);
+        request = request.with_limited_body();
+    }
     let Some(needed) = needed(request.method(), &path, is_grpc) else { return next.run(request).await };
     let token = token_of(request.headers());
     let shown = Shown { certificate: peer.as_ref().and_then(|peer| peer.certificate.as_ref()), token: token.as_deref() };
     let caller = match access.caller(shown) {
         Ok(caller) => caller,
         Err(why) => {
+            // Guesses count, and beyond the limit they fill no log.
+            if let Err(why) = guard.limiter.take(Asks::Address(from)) {
+                return refuse(&path, is_grpc, StatusCode::TOO_MANY_REQUESTS, &why);
+            }
             tracing::info!(target: "baler::audit", peer = address(peer.as_ref()), path, why, "refused");
             return refuse(&path, is_grpc, StatusCode::UNAUTHORIZED, why);
         }
@@ -95,6 +123,17 @@ async fn check(State(access): State<Arc<Access>>, mut request: Request, next: Ne
         tracing::info!(target: "baler::audit", peer = address(peer.as_ref()), path, why, "refused");
         return refuse(&path, is_grpc, StatusCode::FORBIDDEN, &why);
     }
+    // Executors work with the scheduler all the time, and there may be many behind one address.
+    let _turn = match &caller {
+        _ if needed == Role::Member => None,
+        caller => {
+            let asks = caller.as_ref().map_or(Asks::Address(from), |caller| Asks::Name(&caller.name));
+            match guard.limiter.take(asks) {
+                Ok(turn) => Some(turn),
+                Err(why) => return refuse(&path, is_grpc, StatusCode::TOO_MANY_REQUESTS, &why),
+            }
+        }
+    };
     let action = action(&path);
     if needed >= Role::Submit && !action.is_empty() {
         audit(caller.as_ref(), action, &path);
@@ -139,16 +178,22 @@ fn token_of(headers: &HeaderMap) -> Option<String> {
 
 fn refuse(path: &str, is_grpc: bool, status: StatusCode, why: &str) -> Response {
     if !is_grpc {
-        return (status, format!("{why}\n")).into_response();
+        let mut answer = (status, format!("{why}\n")).into_response();
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        return answer;
     }
     let why = if path.starts_with(SCHEDULER) {
         // Read by a client of ours, who shows one line of it.
-        format!("{:?}", Error::new(ErrorKind::Unreachable, format!("the scheduler refuses: {why}")))
+        let kind = if status == StatusCode::TOO_MANY_REQUESTS { ErrorKind::Transient } else { ErrorKind::Unreachable };
+        format!("{:?}", Error::new(kind, format!("the scheduler refuses: {why}")))
     } else {
         why.to_string()
     };
     match status {
         StatusCode::UNAUTHORIZED => tonic::Status::unauthenticated(why).into_http(),
+        StatusCode::TOO_MANY_REQUESTS => tonic::Status::resource_exhausted(why).into_http(),
         _ => tonic::Status::permission_denied(why).into_http(),
     }
 }

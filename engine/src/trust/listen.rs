@@ -18,10 +18,10 @@ use tokio_rustls::server::TlsStream;
 use super::tls::Tls;
 
 /// Handshakes under way at once. Others wait in the operating system's queue.
-const HANDSHAKES_MAX: usize = 512;
+pub(crate) const HANDSHAKES_MAX: usize = 512;
 
 /// A handshake that takes longer is given up.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a refused client may take to read why.
 const FAREWELL: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@
 //! | [`listen`] | a port which speaks TLS, and the front of one which cannot |
 //! | [`access`] | roles, and the file which gives them to tokens and certificates |
 //! | [`guard`] | the one layer before every route of a server |
+//! | [`limit`] | how much one caller may ask for |
 //! | [`reach`] | files and hosts which tables may name |
 //! | `shown` | the certificate which another server shows |
 //! | `reload` | files which are read again when they change |
@@ -14,6 +15,7 @@
 
 pub mod access;
 pub mod guard;
+pub mod limit;
 pub mod listen;
 pub mod reach;
 mod reload;
@@ -24,6 +26,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use access::Access;
+use limit::REQUESTS_PER_SECOND;
 use tls::Tls;
 
 use crate::error::{Error, Result};
@@ -35,12 +38,14 @@ pub struct Trust {
     pub tls: Option<Arc<Tls>>,
     /// Who may do what.
     pub access: Arc<Access>,
+    /// How many requests of one caller are taken in a second, on average.
+    pub requests_per_second: u32,
 }
 
 impl Trust {
     /// Of a server that is plain and lets everybody in.
     pub fn open() -> Self {
-        Self { tls: None, access: Arc::new(Access::Everybody) }
+        Self { tls: None, access: Arc::new(Access::Everybody), requests_per_second: REQUESTS_PER_SECOND }
     }
 
     /// Of a server on `host`, with roles from the file `access`.
@@ -70,7 +75,7 @@ impl Trust {
             Some(file) => Access::from_file(file)?,
             None => Access::Certificates,
         };
-        Ok(Self { tls: Some(tls), access: Arc::new(access) })
+        Ok(Self { tls: Some(tls), access: Arc::new(access), requests_per_second: REQUESTS_PER_SECOND })
     }
 }
 

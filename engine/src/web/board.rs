@@ -30,9 +30,9 @@ const FRESH_JOB: Duration = Duration::from_millis(1500);
 const FRESH_QUERY: Duration = Duration::from_secs(10);
 const FRESH_DONE: Duration = Duration::from_secs(60);
 /// State folders which are read at once.
-const READS_IN_FLIGHT: usize = 16;
+pub(crate) const READS_IN_FLIGHT: usize = 16;
 /// Jobs whose receipts are kept in memory: 16,000 of them are some MB.
-const DETAILS_MAX: usize = 8;
+pub(crate) const DETAILS_MAX: usize = 8;
 /// Points of a chart.
 const POINTS: i64 = 120;
 /// Rows of the lists of a job.

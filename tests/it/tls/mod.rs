@@ -1,6 +1,6 @@
 //! Fleets with TLS: who gets in, and how certificates are renewed. All is done by real processes and real handshakes.
 
-mod roles;
+pub(crate) mod roles;
 mod secrets;
 
 use std::collections::BTreeSet;

@@ -24,7 +24,7 @@ struct Guarded {
 }
 
 /// SHA-256 in hex, by a tool which users have too.
-pub(super) fn sha256(text: &str) -> String {
+pub(crate) fn sha256(text: &str) -> String {
     let script = "printf %s \"$1\" | openssl dgst -sha256 -r | cut -c1-64";
     let output = std::process::Command::new("sh").args(["-c", script, "hash", text]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_string()

@@ -21,7 +21,7 @@ use tonic::{Extensions, Request, Response, Status};
 
 use super::encode::{Handle, Rows, encode, fetch, fetch_batches, flight_info, schema_bytes};
 use super::run::{Outcome, changes_something, is_change_of_session, is_write, plan, run};
-use super::session::{IDLE_MAX, Lease, Prepared, Session, Store};
+use super::session::{IDLE_MAX, Lease, Prepared, SESSIONS_MAX, Session, Store};
 use crate::cluster::ballista_error;
 use crate::cluster::scheduler::Scheduler;
 use crate::trust::access::{Caller, Role};
@@ -69,7 +69,7 @@ pub(super) struct Service {
 impl Service {
     /// `proxy` fetches results from executors.
     pub(super) fn new(scheduler: Arc<Scheduler>, proxy: BallistaFlightProxyService) -> Self {
-        Self { scheduler, proxy, sessions: Store::new(IDLE_MAX) }
+        Self { scheduler, proxy, sessions: Store::new(IDLE_MAX, SESSIONS_MAX) }
     }
 
     /// The session of a request: that of its token, else the one which all requests of its caller share that did not introduce themselves.

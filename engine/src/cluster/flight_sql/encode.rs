@@ -31,7 +31,7 @@ use crate::error::{Error, ErrorKind};
 pub(super) type Rows = BoxStream<'static, Result<FlightData, Status>>;
 
 /// Longest error text, in bytes. It travels in a header, percent-encoded, and Java's gRPC takes 8 KiB of headers.
-const ERROR_BYTES_MAX: usize = 2000;
+pub(crate) const ERROR_BYTES_MAX: usize = 2000;
 
 /// What a ticket of ours names.
 #[derive(Debug, PartialEq, Eq)]

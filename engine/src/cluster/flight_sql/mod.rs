@@ -14,9 +14,9 @@
 
 mod analyze;
 mod calls;
-mod encode;
-mod run;
+pub(crate) mod encode;
+pub(crate) mod run;
 mod service;
-mod session;
+pub(crate) mod session;
 
 pub use service::FlightSql;

@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::{runtime, statement};
 
 /// Statuses of a job which may wait to be read. They are read as they come, so this only takes up bursts.
-const STATUSES_WAITING_MAX: usize = 16;
+pub(crate) const STATUSES_WAITING_MAX: usize = 16;
 
 /// Characters of a statement in the name of its job: a line of `baler jobs list`.
 const NAME_CHARS_MAX: usize = 60;

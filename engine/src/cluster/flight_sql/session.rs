@@ -17,7 +17,14 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 
 /// Drivers do not always say goodbye; half an hour outlasts a coffee and not a night.
-pub(super) const IDLE_MAX: Duration = Duration::from_secs(30 * 60);
+pub(crate) const IDLE_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// Clients whose sessions are kept, and of each the statements and results. Beyond them, those are dropped which nobody has used for the longest.
+pub(crate) const SESSIONS_MAX: usize = 1000;
+/// Prepared statements of a session.
+pub(crate) const PREPARED_MAX: usize = 1000;
+/// Results in a session: the catalog's answers, which wait to be fetched.
+pub(crate) const RESULTS_MAX: usize = 100;
 
 /// One client's tables, settings, prepared statements and results.
 pub(super) struct Session {
@@ -31,7 +38,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(context: Arc<SessionContext>, proxy: BallistaFlightProxyService) -> Self {
         let metadata = BallistaFlightSqlService::new(Arc::new(Catalog(Arc::clone(&context))), proxy);
-        Self { context, metadata, prepared: Store::new(IDLE_MAX), results: Store::new(IDLE_MAX) }
+        Self { context, metadata, prepared: Store::new(IDLE_MAX, PREPARED_MAX), results: Store::new(IDLE_MAX, RESULTS_MAX) }
     }
 }
 
@@ -78,10 +85,12 @@ impl QueryBackend for Catalog {
     }
 }
 
-/// Values by handle. One which nobody uses and nobody used for `idle_max` is dropped when the store is next asked for anything.
+/// Values by handle. One which nobody uses and nobody used for `idle_max` is dropped when the store is next asked for anything; so is the one which was
+/// not used for the longest, where there are more than `entries_max`.
 pub(super) struct Store<T> {
     entries: Mutex<HashMap<String, Arc<Entry<T>>>>,
     idle_max: Duration,
+    entries_max: usize,
 }
 
 struct Entry<T> {
@@ -107,8 +116,8 @@ impl<T> Drop for Lease<T> {
 }
 
 impl<T> Store<T> {
-    pub(super) fn new(idle_max: Duration) -> Self {
-        Self { entries: Mutex::default(), idle_max }
+    pub(super) fn new(idle_max: Duration, entries_max: usize) -> Self {
+        Self { entries: Mutex::default(), idle_max, entries_max }
     }
 
     /// Keeps a value. If the handle has one already, that one stays and is returned: two calls which open the same session at
@@ -138,6 +147,11 @@ impl<T> Store<T> {
 
     fn sweep(&self, entries: &mut HashMap<String, Arc<Entry<T>>>) {
         entries.retain(|_, entry| Arc::strong_count(entry) > 1 || lock(&entry.last_used).elapsed() < self.idle_max);
+        while entries.len() > self.entries_max {
+            let idle = entries.iter().filter(|(_, entry)| Arc::strong_count(entry) == 1);
+            let Some(oldest) = idle.min_by_key(|(_, entry)| *lock(&entry.last_used)).map(|(handle, _)| handle.clone()) else { return };
+            entries.remove(&oldest);
+        }
     }
 }
 
@@ -151,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_value_in_use_outlives_its_idle_time() {
-        let store = Store::new(Duration::ZERO);
+        let store = Store::new(Duration::ZERO, 10);
         let lease = store.put("a".to_string(), 1);
         drop(store.put("b".to_string(), 2));
         assert!(store.get("a").is_some_and(|value| *value == 1));
@@ -161,8 +175,20 @@ mod tests {
     }
 
     #[test]
+    fn beyond_the_limit_the_value_goes_which_was_not_used_for_the_longest() {
+        let store = Store::new(IDLE_MAX, 2);
+        let used = store.put("used".to_string(), 0);
+        for (handle, value) in [("a", 1), ("b", 2), ("c", 3)] {
+            drop(store.put(handle.to_string(), value));
+        }
+        assert!(store.get("a").is_none() && store.get("b").is_none());
+        assert!(store.get("c").is_some() && store.get("used").is_some());
+        drop(used);
+    }
+
+    #[test]
     fn the_first_value_of_a_handle_stays_and_is_taken_once() {
-        let store = Store::new(IDLE_MAX);
+        let store = Store::new(IDLE_MAX, 10);
         drop(store.put("a".to_string(), 1));
         assert_eq!(*store.put("a".to_string(), 2), 1);
         assert!(store.take("a").is_some());

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
 /// Most bytes which wait for use again: a few blocks for each of some cores, well inside an executor's memory.
-const IDLE_BYTES_MAX: usize = 256 << 20;
+pub(crate) const IDLE_BYTES_MAX: usize = 256 << 20;
 
 /// Bytes of a page of memory.
 const PAGE_BYTES: usize = 4096;

@@ -16,7 +16,7 @@ use crate::runtime;
 use crate::store::{Location, locate, split_url};
 
 /// Requests for the first bytes of objects which run at once; enough to hide a store's latency.
-const PEEKS_IN_FLIGHT: usize = 32;
+pub(crate) const PEEKS_IN_FLIGHT: usize = 32;
 
 /// Glob rules of a shell: `*` and `?` stay within a folder, `**` crosses folders.
 const GLOB: MatchOptions = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };

@@ -69,7 +69,7 @@ pub struct BlobSpec {
 }
 
 /// A chunk must fit into one document (16 MiB) with its metadata even where it does not compress.
-const CHUNK_BYTES_MAX: u64 = 15 << 20;
+pub(crate) const CHUNK_BYTES_MAX: u64 = 15 << 20;
 
 /// What its options do, in the words of the reference.
 pub(crate) const OPTION_TEXTS: &[(&str, &str)] = &[

@@ -18,8 +18,10 @@ use crate::runtime;
 use crate::store::Location;
 use crate::telemetry::RetryKind;
 
+/// Blocks which wait between reader and decoder, and between decoder and chunks.
+pub(crate) const BLOCKS_AHEAD: usize = 1;
 /// Ranges of one split which are requested at once: one arrives while the next is on its way.
-const RANGES_IN_FLIGHT: usize = 2;
+pub(crate) const RANGES_IN_FLIGHT: usize = 2;
 /// First range past a split's end, where the last line goes on; doubled until it is found.
 const OVERRUN_BYTES: u64 = 64 << 10;
 
@@ -67,7 +69,7 @@ pub struct BlockStream {
 impl BlockStream {
     /// A stream and the end which a reader sends to.
     pub fn channel() -> (BlockSender, Self) {
-        let (sender, receiver) = mpsc::channel(1);
+        let (sender, receiver) = mpsc::channel(BLOCKS_AHEAD);
         (sender, Self { first: None, receiver })
     }
 

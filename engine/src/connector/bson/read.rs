@@ -18,7 +18,7 @@ use crate::error::{Error, Result, store_error};
 use crate::store::Location;
 
 /// MongoDB's limit of one document; a length above it means that the file is corrupt.
-const DOCUMENT_BYTES_MAX: usize = 16 << 20;
+pub(crate) const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 
 /// All documents of all parts but those of these splits.
 pub(crate) async fn stored_beside(

@@ -35,7 +35,7 @@ mod decode;
 mod encode;
 mod infer;
 mod nested;
-mod types;
+pub(crate) mod types;
 mod values;
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use crate::{Error, Result};
 
 /// Digits of a decimal128.
-pub(super) const DECIMAL_DIGITS_MAX: u8 = 34;
+pub(crate) const DECIMAL_DIGITS_MAX: u8 = 34;
 
 /// MongoDB refuses documents which are nested deeper; the outermost document is level 1.
-pub(super) const NESTING_LEVELS_MAX: usize = 100;
+pub(crate) const NESTING_LEVELS_MAX: usize = 100;
 
 /// What a value of this Arrow type becomes, or the reason why there is no such thing.
 ///

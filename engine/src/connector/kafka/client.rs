@@ -85,7 +85,7 @@ const SECRETS: [(&str, &str); 7] = [
 ];
 
 /// Different complaints which are kept. A broker that closes a connection half-way may leave several for one cause.
-const COMPLAINTS_MAX: usize = 3;
+pub(crate) const COMPLAINTS_MAX: usize = 3;
 
 /// Keeps the last complaints of a client: the cause behind librdkafka's codes. A later one need not say more than an earlier one, so none hides another.
 #[derive(Debug, Default)]
@@ -208,7 +208,9 @@ pub(crate) fn settings_with_secrets(spec: &KafkaSpec) -> Result<ClientConfig> {
 /// Consumers which wait for use, by brokers and settings.
 static IDLE: Mutex<Option<HashMap<String, Vec<Consumer>>>> = Mutex::new(None);
 /// Idle consumers of one kind which are kept: as many as a process of some cores reads with at once.
-const IDLE_MAX: usize = 32;
+pub(crate) const IDLE_MAX: usize = 32;
+/// Kinds of consumers, by brokers and settings, of which idle ones are kept.
+pub(crate) const IDLE_KINDS_MAX: usize = 16;
 
 fn idle_key(spec: &KafkaSpec) -> String {
     format!("{} {} {} {:?}", spec.brokers, spec.read_uncommitted, spec.credentials, spec.client)
@@ -249,7 +251,11 @@ impl Lease {
             return;
         }
         let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = idle.get_or_insert_default().entry(self.key).or_default();
+        let idle = idle.get_or_insert_default();
+        if idle.len() >= IDLE_KINDS_MAX && !idle.contains_key(&self.key) {
+            idle.clear();
+        }
+        let waiting = idle.entry(self.key).or_default();
         if waiting.len() < IDLE_MAX {
             waiting.push(self.consumer);
         }
@@ -257,7 +263,7 @@ impl Lease {
 }
 
 /// Events which are looked at in one call of [`refusal`].
-const EVENTS_MAX: u32 = 32;
+pub(crate) const EVENTS_MAX: u32 = 32;
 
 /// Whether the brokers refuse this user, which a call that failed does not say: it only waited in vain. Takes the consumer's events, and
 /// so its complaints; it must have no partition.

@@ -22,7 +22,7 @@ const BATCH_BYTES: usize = 16 << 20;
 /// Rows of one batch of single records, as DataFusion has it.
 const BATCH_ROWS: usize = 8192;
 /// A record of more bytes is refused: Arrow counts the bytes of a column with 31 bits.
-const RECORD_BYTES_MAX: usize = 1 << 30;
+pub(crate) const RECORD_BYTES_MAX: usize = 1 << 30;
 
 /// One record of a partition.
 #[derive(Debug, Clone, Default)]

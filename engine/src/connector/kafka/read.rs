@@ -24,7 +24,7 @@ use crate::job::dead_letter::{DeadLetter, DeadLetterLog, OnError};
 use crate::runtime::{self, Spawned};
 
 /// Batches between the thread which makes them and the plan: one is made while another one is compressed.
-const BATCHES_AHEAD: usize = 1;
+pub(crate) const BATCHES_AHEAD: usize = 1;
 /// How long one look for a record takes; after each, the thread sees whether anybody still wants one.
 const POLL: Duration = Duration::from_millis(100);
 /// How long a partition may yield nothing before the split fails and is tried again: an election or a restarted broker fits in.

@@ -108,7 +108,7 @@ pub struct KafkaSpec {
 }
 
 /// A chunk must fit into one document (16 MiB) with its metadata even where it does not compress.
-const CHUNK_BYTES_MAX: u64 = 15 << 20;
+pub(crate) const CHUNK_BYTES_MAX: u64 = 15 << 20;
 /// Kafka's port.
 const PORT: u16 = 9092;
 

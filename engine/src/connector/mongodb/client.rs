@@ -20,6 +20,9 @@ const SELECTION_TIMEOUT: Duration = Duration::from_secs(10);
 const PORT: u16 = 27017;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Clients which are kept; each has connections and threads' work of its own.
+pub(crate) const CLIENTS_MAX: usize = 64;
+
 /// Clients by connection string and credentials' name. A client holds the pool of connections, so there is one for all writers.
 static CLIENTS: OnceLock<Mutex<HashMap<(String, String), Client>>> = OnceLock::new();
 
@@ -43,7 +46,12 @@ pub(super) async fn client(spec: &MongodbSpec) -> Result<Client> {
     }
     let client =
         Client::with_options(options).map_err(|e| Error::config(format!("cannot set up a client for {}", spec.target())).with_source(e))?;
-    Ok(clients.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(client).clone())
+    let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
+    if clients.len() >= CLIENTS_MAX {
+        // What is in use lives on.
+        clients.clear();
+    }
+    Ok(clients.entry(key).or_insert(client).clone())
 }
 
 async fn parse(spec: &MongodbSpec) -> Result<ClientOptions> {

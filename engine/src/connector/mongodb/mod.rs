@@ -73,7 +73,7 @@ pub struct MongodbSpec {
 }
 
 /// Bytes of the largest message which MongoDB takes; each server's own limit is asked for and observed too.
-const MESSAGE_BYTES_MAX: u64 = 48_000_000;
+pub(crate) const MESSAGE_BYTES_MAX: u64 = 48_000_000;
 /// Room for the command around the documents of a message.
 const MESSAGE_BYTES_SPARE: u64 = 64 << 10;
 

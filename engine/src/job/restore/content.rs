@@ -28,9 +28,9 @@ use crate::runtime::{self, Spawned};
 use crate::telemetry::COUNTERS;
 
 /// Groups which are inflated while another is written.
-const GROUPS_AHEAD: usize = 1;
+pub(crate) const GROUPS_AHEAD: usize = 1;
 /// Splits whose documents are read at once: hides the round trips of a chain of documents.
-const SPLITS_AHEAD: usize = 4;
+pub(crate) const SPLITS_AHEAD: usize = 4;
 
 /// What one document holds.
 #[derive(Debug)]

@@ -16,7 +16,7 @@
 //! again and finds what is there. In a topic that is told by an offset which is committed with the records. Receipts say which documents
 //! an object is made of, and the documents prove themselves.
 
-mod content;
+pub(crate) mod content;
 mod copy;
 mod cursor;
 mod names;
