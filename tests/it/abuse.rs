@@ -15,7 +15,7 @@ use baler_tests::packages;
 use baler_tests::servers::{Scratch, free_port, random};
 use baler_tests::wait_until;
 
-use crate::tls::roles::sha256;
+use baler_tests::authority::sha256;
 
 fn variable(name: &str, value: impl ToString) -> (String, String) {
     (name.to_string(), value.to_string())

@@ -28,6 +28,16 @@ pub struct Identity {
     pub own: Option<(PathBuf, PathBuf)>,
 }
 
+/// SHA-256 in hex, by a tool which users have too.
+///
+/// # Panics
+/// When `openssl` cannot be run.
+pub fn sha256(text: &str) -> String {
+    let script = "printf %s \"$1\" | openssl dgst -sha256 -r | cut -c1-64";
+    let output = Command::new("sh").args(["-c", script, "hash", text]).output().expect("cannot run `openssl`");
+    String::from_utf8_lossy(&output.stdout).trim().to_string()
+}
+
 impl Authority {
     /// Makes one in `folder`.
     ///

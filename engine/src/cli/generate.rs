@@ -15,7 +15,7 @@ use crate::generate::topic::{TopicOptions, generate_to_topic};
 use crate::generate::{Compression, GenerateOptions, Generated, Shape, generate};
 use crate::options::{format_bytes, parse_bytes};
 use crate::runtime;
-use crate::session::local_session;
+use crate::session::{SessionParts, local_session};
 use crate::store::locate;
 use crate::telemetry::text::Published;
 
@@ -59,9 +59,9 @@ struct GenerateResult<'a> {
     seconds: f64,
 }
 
-pub(super) async fn run(args: GenerateArgs, output: Output) -> Result<ExitCode> {
+pub(super) async fn run(args: GenerateArgs, parts: &SessionParts, output: Output) -> Result<ExitCode> {
     let started = Instant::now();
-    let served = args.metrics.serve(&Published::default(), None).await?;
+    let served = args.metrics.serve(&Published::default(), None, parts).await?;
     let generated = if args.to.starts_with("kafka://") { generate_topic(&args).await? } else { generate_objects(&args).await? };
     let seconds = started.elapsed().as_secs_f64();
     args.metrics.finish(served).await;

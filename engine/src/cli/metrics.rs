@@ -8,14 +8,15 @@ use clap::Args;
 use datafusion::prelude::SessionContext;
 use tokio::sync::watch;
 
+use super::tls::TrustArgs;
 use crate::error::{Error, Result};
 use crate::job::JobRef;
+use crate::session::SessionParts;
 use crate::store::full_url;
 use crate::telemetry::host::{local_folder, publish_certificates, publish_disks};
 use crate::telemetry::log::say;
 use crate::telemetry::serve::{MetricsServer, routes};
 use crate::telemetry::text::Published;
-use crate::trust::Trust;
 use crate::web;
 use crate::web::OneProcess;
 use crate::web::board::Board;
@@ -25,13 +26,15 @@ pub(super) struct MetricsArgs {
     /// Serve /metrics (Prometheus' text), /healthz and /readyz on this port while the command runs; off without it.
     #[arg(long, env = "BALER_METRICS_PORT")]
     metrics_port: Option<u16>,
-    /// Where that port listens. Nothing listens beyond this machine unless asked to.
+    /// Where that port and the dashboard's listen. Nothing listens beyond this machine unless asked to, and then with TLS.
     #[arg(long, env = "BALER_METRICS_BIND_HOST", default_value = "127.0.0.1")]
     metrics_bind_host: String,
     /// Stay for at most so many seconds after the end, until the last figures were scraped once. Without it what came since the last
     /// scrape is never seen.
     #[arg(long, env = "BALER_METRICS_LINGER_SECONDS", default_value_t = 0)]
     metrics_linger_seconds: u64,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -71,6 +74,7 @@ impl DashboardArgs {
         job: &JobRef,
         context: &SessionContext,
         published: &Published,
+        parts: &SessionParts,
         on_fleet: bool,
     ) -> Result<Dashboard> {
         let (workers, stopped) = OneProcess::new(&job.name, context.copied_config());
@@ -79,12 +83,13 @@ impl DashboardArgs {
             return Err(Error::config("--dashboard shows what this process does; on a fleet open the scheduler's address in a browser"));
         }
         let board = Arc::new(Board::new(context.runtime_env(), &job.state, Arc::new(workers))?);
-        let open = Trust::open();
-        let served = MetricsServer::start(metrics.address(port)?, &open, |scrapes| {
+        let trust = metrics.trust.of_client(parts, &metrics.metrics_bind_host)?;
+        let served = MetricsServer::start(metrics.address(port)?, &trust, |scrapes| {
             routes(published.clone(), scrapes, || true, "").merge(web::routes(board, &[]))
         });
         let served = served.await?;
-        say(&format!("dashboard: http://{}:{port}/", metrics.metrics_bind_host));
+        let scheme = if trust.tls.is_some() { "https" } else { "http" };
+        say(&format!("dashboard: {scheme}://{}:{port}/", metrics.metrics_bind_host));
         Ok(Dashboard { served: Some(served), stopped })
     }
 
@@ -104,8 +109,8 @@ impl MetricsArgs {
     /// where they are local.
     ///
     /// # Errors
-    /// Config, for an address that is none; Unreachable, when the port cannot be had.
-    pub(super) async fn serve(&self, published: &Published, state: Option<&str>) -> Result<Option<MetricsServer>> {
+    /// Config, for an address that is none, and one which others reach without TLS; Unreachable, when the port cannot be had.
+    pub(super) async fn serve(&self, published: &Published, state: Option<&str>, parts: &SessionParts) -> Result<Option<MetricsServer>> {
         let mut places = vec![("scratch", std::env::temp_dir())];
         if let Some(state) = state {
             places.extend(local_folder(&full_url(state)?).map(|folder| ("state", folder)));
@@ -113,7 +118,8 @@ impl MetricsArgs {
         publish_disks(published, places);
         publish_certificates(published);
         let Some(port) = self.metrics_port else { return Ok(None) };
-        MetricsServer::start(self.address(port)?, &Trust::open(), |scrapes| routes(published.clone(), scrapes, || true, "")).await.map(Some)
+        let trust = self.trust.of_client(parts, &self.metrics_bind_host)?;
+        MetricsServer::start(self.address(port)?, &trust, |scrapes| routes(published.clone(), scrapes, || true, "")).await.map(Some)
     }
 
     /// Ends the service.

@@ -205,7 +205,7 @@ async fn dispatch(cli: Cli, parts: &SessionParts) -> Result<ExitCode> {
         Command::Sql(args) => sql::run(args, parts).await,
         Command::Verify(args) => verify::run(args, parts, output).await,
         Command::Restore(args) => restore::run(args, parts, output).await,
-        Command::Generate(args) => generate::run(args, output).await,
+        Command::Generate(args) => generate::run(args, parts, output).await,
         Command::Check(args) => check::run(args, parts, output).await,
         Command::Advise(args) => advise::run(args, parts, output).await,
         Command::Chaos(args) => chaos::run(args, parts, output).await,

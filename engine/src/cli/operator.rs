@@ -24,7 +24,7 @@ pub(super) struct OperatorArgs {
     /// Folder or bucket with the state of resources which name none. Drivers and the operator must reach the same one.
     #[arg(long, env = "BALER_STATE", default_value = "./baler-state")]
     state: String,
-    /// The scheduler of resources which name none, df://host:50050; without one their pods' own environment decides.
+    /// The scheduler of resources which name none, df://host:50050 or dfs:// for TLS; without one their pods' own environment decides.
     #[arg(long, env = "BALER_SCHEDULER")]
     scheduler: Option<String>,
     /// The namespace whose resources it keeps; that of its pod or of KUBECONFIG if not given.
@@ -51,7 +51,7 @@ pub(super) async fn run(args: OperatorArgs, parts: &SessionParts) -> Result<Exit
     };
     let (published, counts) = (Published::default(), Arc::new(Counts::default()));
     counts.publish(&published);
-    let served = args.metrics.serve(&published, Some(&args.state)).await?;
+    let served = args.metrics.serve(&published, Some(&args.state), parts).await?;
     let options = Options {
         poll: time("--poll", &args.poll, Duration::from_millis(100))?,
         lease: time("--lease", &args.lease, Duration::from_secs(1))?,

@@ -109,10 +109,10 @@ pub(super) async fn run(args: RunArgs, parts: &SessionParts, output: Output) -> 
     name_job(&name);
     let started = Instant::now();
     let published = Published::default();
-    let served = args.metrics.serve(&published, Some(&args.job.state)).await?;
+    let served = args.metrics.serve(&published, Some(&args.job.state), parts).await?;
     let fleet = Fleet::connect_if_named(args.job.scheduler(), parts).await?;
     let context = parts.local()?;
-    let mut dashboard = args.dashboard.serve(&args.metrics, &place, &context, &published, fleet.is_some()).await?;
+    let mut dashboard = args.dashboard.serve(&args.metrics, &place, &context, &published, parts, fleet.is_some()).await?;
     let job = prepare_job(&context, fleet.clone(), &text, &variables, place).await?;
     let attempt = job.attempt();
     publish_job(&published, &name, job.size(), job.figures());

@@ -9,6 +9,7 @@ use ballista_executor::executor_process::ExecutorProcessConfig;
 use ballista_scheduler::config::{Config as BallistaSchedulerFlags, SchedulerConfig};
 use clap::Args;
 
+use super::tls::TrustArgs;
 use crate::cluster::{ballista_error, executor, scheduler};
 use crate::error::{Error, Result};
 use crate::runtime::{server, stop_signal};
@@ -19,16 +20,9 @@ use crate::trust::limit::REQUESTS_PER_SECOND;
 use crate::trust::reach::Reach;
 use crate::trust::{Trust, is_loopback};
 
-/// Who may come in.
+/// What those may do who came in.
 #[derive(Debug, Args)]
-pub(super) struct TrustArgs {
-    /// A file of roles: `<read|submit|admin|member> <name> <sha256:… of a token | dns:… of a certificate>` a line. Without it every certificate of
-    /// the authority may do everything. Read again when it changes.
-    #[arg(long, value_name = "FILE")]
-    access: Option<PathBuf>,
-    /// Listen without TLS on an address which other machines reach: whoever reaches the port may do everything.
-    #[arg(long)]
-    insecure: bool,
+pub(super) struct BoundArgs {
     /// Folders whose files tables may read and write, divided by commas, with all that is below them. Without it tables may name every file of a
     /// server which only its own machine reaches, and none of another. Give scheduler and executors the same.
     #[arg(long, value_name = "FOLDERS", value_delimiter = ',')]
@@ -43,10 +37,9 @@ pub(super) struct TrustArgs {
     requests_per_second: u32,
 }
 
-impl TrustArgs {
-    /// Who may come in, and where tables may reach from here on; `is_local` if only this machine reaches the server.
-    fn apply(&self, parts: &SessionParts, host: &str, is_local: bool, own: Option<&Path>) -> Result<Trust> {
-        let mut trust = Trust::of_server(parts.tls().cloned(), self.access.as_deref(), host, self.insecure)?;
+impl BoundArgs {
+    /// `trust` with these bounds, which tables know from here on; `is_local` if only this machine reaches the server.
+    fn bind(&self, mut trust: Trust, is_local: bool, own: Option<&Path>) -> Result<Trust> {
         trust.requests_per_second = self.requests_per_second;
         let reach = Reach::of_server(&self.allow_files, &self.allow_hosts, is_local)?;
         own.map_or(reach.clone(), |own| reach.with_own(own)).install()?;
@@ -65,6 +58,8 @@ pub(super) struct SchedulerArgs {
     #[command(flatten)]
     trust: TrustArgs,
     #[command(flatten)]
+    bounds: BoundArgs,
+    #[command(flatten)]
     ballista: BallistaSchedulerFlags,
 }
 
@@ -76,7 +71,7 @@ pub(super) async fn run_scheduler(args: SchedulerArgs, parts: &SessionParts) -> 
     let host = &args.ballista.bind_host;
     // The dashboard reads the scheduler's own folder.
     let own = full_url(&args.state).ok().and_then(|url| local_folder(&url));
-    let trust = args.trust.apply(parts, host, is_loopback(host), own.as_deref())?;
+    let trust = args.bounds.bind(args.trust.of_server(parts, host)?, is_loopback(host), own.as_deref())?;
     let config = SchedulerConfig::try_from(args.ballista).map_err(ballista_error)?;
     let (parts, state) = (parts.clone(), args.state);
     let served = server()?.spawn(async move { scheduler::serve(config, parts, tables, &state, trust).await });
@@ -97,6 +92,8 @@ pub(super) struct ExecutorArgs {
     #[command(flatten)]
     trust: TrustArgs,
     #[command(flatten)]
+    bounds: BoundArgs,
+    #[command(flatten)]
     ballista: BallistaExecutorFlags,
 }
 
@@ -106,7 +103,7 @@ pub(super) async fn run_executor(args: ExecutorArgs, parts: &SessionParts) -> Re
     // Tasks come from the scheduler, so whoever reaches that one reaches this.
     let (host, scheduler) = (&args.ballista.bind_host, &args.ballista.scheduler_host);
     let is_local = is_loopback(host) && (scheduler == "localhost" || is_loopback(scheduler));
-    let trust = args.trust.apply(parts, host, is_local, None)?;
+    let trust = args.bounds.bind(args.trust.of_server(parts, host)?, is_local, None)?;
     let options = executor::ExecutorOptions { health, drain: Duration::from_secs(args.drain_seconds), trust };
     let config = ExecutorProcessConfig::try_from(args.ballista).map_err(ballista_error)?;
     let served = server()?.spawn(executor::serve(config, parts.clone(), options));

@@ -74,9 +74,9 @@ pub(super) async fn run(args: StreamArgs, parts: &SessionParts, output: Output) 
     let context = parts.local()?;
     let (statement, insert) = plan_insert(&context, &text, &variables).await?;
     let published = Published::default();
-    let served = args.metrics.serve(&published, Some(&args.state)).await?;
+    let served = args.metrics.serve(&published, Some(&args.state), parts).await?;
     let on_fleet = fleet.is_some();
-    let mut dashboard = args.dashboard.serve(&args.metrics, &place, &context, &published, on_fleet).await?;
+    let mut dashboard = args.dashboard.serve(&args.metrics, &place, &context, &published, parts, on_fleet).await?;
     let figures = (served.is_some() || args.dashboard.is_wanted()).then(|| StreamFigures::new(&place.name));
     figures.iter().for_each(|figures| figures.publish(&published));
     let (name, state, available_now) = (place.name, place.state, args.available_now);

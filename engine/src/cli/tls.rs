@@ -1,4 +1,4 @@
-//! The flags by which every command is told its certificate and its authority.
+//! The flags by which every command is told its certificate and its authority, and whoever listens who may come in.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use clap::Args;
 use crate::error::{Error, Result};
 use crate::session::SessionParts;
 use crate::trust::tls::{Tls, TlsFiles};
+use crate::trust::{Place, Trust};
 
 #[derive(Debug, Args)]
 pub(super) struct TlsArgs {
@@ -24,6 +25,36 @@ pub(super) struct TlsArgs {
     /// have to hold the address.
     #[arg(long, global = true, env = "BALER_TLS_FLEET_NAME", value_name = "NAME", help_heading = "TLS")]
     tls_fleet_name: Option<String>,
+}
+
+/// Who may come in.
+#[derive(Debug, Clone, Args)]
+pub(super) struct TrustArgs {
+    /// A file of roles: `<read|submit|admin|member> <name> <sha256:… of a token | dns:… of a certificate>` a line. Without it every certificate of
+    /// the authority may do everything. Read again when it changes.
+    #[arg(long, env = "BALER_ACCESS", value_name = "FILE")]
+    access: Option<PathBuf>,
+    /// Listen without TLS on an address which other machines reach: whoever reaches the port may do everything.
+    #[arg(long, env = "BALER_INSECURE")]
+    insecure: bool,
+}
+
+impl TrustArgs {
+    /// Of a server on `--bind-host`.
+    ///
+    /// # Errors
+    /// As [`Trust::of_server`].
+    pub(super) fn of_server(&self, parts: &SessionParts, host: &str) -> Result<Trust> {
+        Trust::of_server(parts.tls().cloned(), self.access.as_deref(), Place { flag: "--bind-host", host }, self.insecure)
+    }
+
+    /// Of a command which shows its metrics on `--metrics-bind-host`.
+    ///
+    /// # Errors
+    /// As [`Trust::of_client`].
+    pub(super) fn of_client(&self, parts: &SessionParts, host: &str) -> Result<Trust> {
+        Trust::of_client(parts.tls().cloned(), self.access.as_deref(), Place { flag: "--metrics-bind-host", host }, self.insecure)
+    }
 }
 
 impl TlsArgs {

@@ -127,7 +127,7 @@ pub struct DriverSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 100))]
     pub set: BTreeMap<String, String>,
-    /// The scheduler of the fleet that does the work, df://host:50050; the operator's if not given.
+    /// The scheduler of the fleet that does the work, df://host:50050 or dfs:// for TLS; the operator's if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1000))]
     pub scheduler: Option<String>,

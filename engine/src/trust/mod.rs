@@ -23,6 +23,7 @@ pub(crate) mod shown;
 pub mod tls;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use access::Access;
@@ -48,12 +49,13 @@ impl Trust {
         Self { tls: None, access: Arc::new(Access::Everybody), requests_per_second: REQUESTS_PER_SECOND }
     }
 
-    /// Of a server on `host`, with roles from the file `access`.
+    /// Of a server which listens where `place` says, with roles from the file `access`.
     ///
     /// # Errors
     /// Config, for a plain server which other machines reach and which is not explicitly `insecure`; for files that cannot be used; for roles
     /// without TLS, whose tokens everybody could read on the way.
-    pub fn of_server(tls: Option<Arc<Tls>>, access: Option<&std::path::Path>, host: &str, insecure: bool) -> Result<Self> {
+    pub fn of_server(tls: Option<Arc<Tls>>, access: Option<&Path>, place: Place<'_>, insecure: bool) -> Result<Self> {
+        let Place { flag, host } = place;
         let Some(tls) = tls else {
             if access.is_some() {
                 return Err(Error::config(
@@ -62,13 +64,13 @@ impl Trust {
             }
             if !insecure && !is_loopback(host) {
                 return Err(Error::config(format!(
-                    "--bind-host {host} lets other machines in, without TLS: give --tls-cert, --tls-key and --tls-ca, or --insecure if everybody \
-                     who reaches the port may do everything"
+                    "{flag} {host} lets other machines in, without TLS: give --tls-cert, --tls-key and --tls-ca, or --insecure if everybody who \
+                     reaches the port may do everything"
                 )));
             }
             return Ok(Self::open());
         };
-        if tls.current()?.server().is_none() {
+        if !tls.has_certificate()? {
             return Err(Error::config("a server with --tls-ca needs --tls-cert and --tls-key too"));
         }
         let access = match access {
@@ -77,6 +79,28 @@ impl Trust {
         };
         Ok(Self { tls: Some(tls), access: Arc::new(access), requests_per_second: REQUESTS_PER_SECOND })
     }
+
+    /// Of a port which a client has besides its work. A client may have an authority alone, as one with a token has: that is no certificate to
+    /// show, so such a port is a plain one.
+    ///
+    /// # Errors
+    /// As [`Self::of_server`].
+    pub fn of_client(tls: Option<Arc<Tls>>, access: Option<&Path>, place: Place<'_>, insecure: bool) -> Result<Self> {
+        let tls = match tls {
+            Some(tls) if tls.has_certificate()? => Some(tls),
+            _ => None,
+        };
+        Self::of_server(tls, access, place, insecure)
+    }
+}
+
+/// Where a server listens, and the flag which says so.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// For messages.
+    pub flag: &'static str,
+    /// An address, or a name of one.
+    pub host: &'a str,
 }
 
 /// Whether only this machine reaches a server on `host`. A name that is no address is nobody's loopback.
@@ -90,15 +114,16 @@ mod tests {
 
     #[test]
     fn a_plain_server_is_for_this_machine_unless_told_otherwise() {
+        let of = |access, host, insecure| Trust::of_server(None, access, Place { flag: "--bind-host", host }, insecure);
         for host in ["127.0.0.1", "127.9.9.9", "::1", "[::1]"] {
-            assert!(Trust::of_server(None, None, host, false).is_ok(), "{host}");
+            assert!(of(None, host, false).is_ok(), "{host}");
         }
         for host in ["0.0.0.0", "10.0.0.1", "::", "[::]", "example.org"] {
-            let refused = Trust::of_server(None, None, host, false).unwrap_err().to_string();
-            assert!(refused.contains("--insecure") && refused.contains(host), "{refused}");
-            assert!(Trust::of_server(None, None, host, true).is_ok(), "{host}");
+            let refused = of(None, host, false).unwrap_err().to_string();
+            assert!(refused.contains("--insecure") && refused.contains(&format!("--bind-host {host}")), "{refused}");
+            assert!(of(None, host, true).is_ok(), "{host}");
         }
-        let file = Some(std::path::Path::new("roles"));
-        assert!(Trust::of_server(None, file, "127.0.0.1", true).unwrap_err().to_string().contains("--access needs TLS"));
+        let file = Some(Path::new("roles"));
+        assert!(of(file, "127.0.0.1", true).unwrap_err().to_string().contains("--access needs TLS"));
     }
 }

@@ -98,6 +98,14 @@ impl Tls {
         self.files.current()
     }
 
+    /// Whether this process has a certificate of its own, and not only an authority.
+    ///
+    /// # Errors
+    /// As [`Self::current`].
+    pub fn has_certificate(&self) -> Result<bool> {
+        Ok(self.current()?.server().is_some())
+    }
+
     /// A client for REST calls to servers of the authority.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Fleets with TLS: who gets in, and how certificates are renewed. All is done by real processes and real handshakes.
 
-pub(crate) mod roles;
+mod drivers;
+mod roles;
 mod secrets;
 
 use std::collections::BTreeSet;

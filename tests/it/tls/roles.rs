@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use baler_tests::authority::{Authority, Identity};
+use baler_tests::authority::{Authority, Identity, sha256};
 use baler_tests::baler::{Baler, Finished};
 use baler_tests::fleet::Fleet;
 use baler_tests::flight::adbc_secure;
@@ -21,13 +21,6 @@ struct Guarded {
     tokens: [String; 3],
     roles: std::path::PathBuf,
     scratch: Scratch,
-}
-
-/// SHA-256 in hex, by a tool which users have too.
-pub(crate) fn sha256(text: &str) -> String {
-    let script = "printf %s \"$1\" | openssl dgst -sha256 -r | cut -c1-64";
-    let output = std::process::Command::new("sh").args(["-c", script, "hash", text]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim().to_string()
 }
 
 impl Guarded {

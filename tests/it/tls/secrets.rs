@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use baler_tests::authority::{Authority, Identity};
+use baler_tests::authority::{Authority, Identity, sha256};
 use baler_tests::baler::{Baler, Finished};
 use baler_tests::corpus::lines;
 use baler_tests::fleet::Fleet;
@@ -14,8 +14,6 @@ use baler_tests::minio::Minio;
 use baler_tests::mongo::Mongo;
 use baler_tests::servers::{Scratch, free_port, random};
 use serde_json::Value;
-
-use super::roles::sha256;
 
 /// A text which is nowhere else.
 fn unique(what: &str) -> String {
