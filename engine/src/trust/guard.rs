@@ -60,6 +60,8 @@ fn needed(method: &Method, path: &str, is_grpc: bool) -> Option<Role> {
     }
     match path {
         "/healthz" | "/readyz" => None,
+        // A browser asks in this way, and without a name, whether a page of another origin may ask with one. The answer holds nothing.
+        path if *method == Method::OPTIONS && path.starts_with("/api/baler/") => None,
         "/api/baler/settings" => Some(Role::Admin),
         path if path.starts_with("/api/job/") && path.ends_with("/config") => Some(Role::Admin),
         _ if matches!(*method, Method::GET | Method::HEAD) => Some(Role::Read),
@@ -209,6 +211,10 @@ mod tests {
         assert_eq!([rest(&get, "/healthz"), rest(&get, "/readyz")], [None, None]);
         for path in ["/", "/metrics", "/api/baler", "/api/jobs", "/api/baler/jobs/x", "/assets/app.js"] {
             assert_eq!(rest(&get, path), Some(Role::Read), "{path}");
+        }
+        assert_eq!(rest(&Method::OPTIONS, "/api/baler/settings"), None);
+        for path in ["/", "/metrics", "/api/jobs", "/api/job/x"] {
+            assert_eq!(rest(&Method::OPTIONS, path), Some(Role::Submit), "{path}");
         }
         assert_eq!(rest(&Method::PATCH, "/api/job/x"), Some(Role::Submit));
         assert_eq!(rest(&post, "/api/baler/jobs/x/cancel"), Some(Role::Submit));

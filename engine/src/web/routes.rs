@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, REFERRER_POLICY, VARY,
-    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST,
+    ORIGIN, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
@@ -40,13 +40,13 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// The host which the browser asked for, where a proxy stands in between. A page cannot set it without being asked by the browser first.
 const FORWARDED_HOST: &str = "x-forwarded-host";
 
-/// A page of another origin cannot send this header without being asked by the browser first, which nobody answers.
+/// A page of another origin cannot send this header without its browser asking first, and no answer of ours allows it.
 const ACTION_HEADER: &str = "x-baler-action";
 
 /// Pages of other origins which may read: `null` for a file, `*` for all.
 type Readers = Arc<[String]>;
 
-/// The routes of a board. Pages of the `origins` may read, and change nothing.
+/// The routes of a board. Pages of the `origins` may read, with a token where one is needed, and change nothing.
 pub fn routes(board: Arc<Board>, origins: &[String]) -> Router {
     let readers: Readers = origins.into();
     let mut routes = Router::new()
@@ -75,13 +75,18 @@ async fn harden(State(readers): State<Readers>, request: Request, next: Next) ->
     if is_cross_site(&request) {
         return (StatusCode::FORBIDDEN, "a page of another origin may change nothing here").into_response();
     }
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    // A browser asks by OPTIONS whether a page may send a token along.
+    let asks = *request.method() == Method::OPTIONS;
+    let reads = asks || matches!(*request.method(), Method::GET | Method::HEAD);
     let origin = request.headers().get(ORIGIN).cloned().filter(|_| reads);
-    let mut answer = next.run(request).await;
+    let may_read = |origin: &HeaderValue| readers.iter().any(|reader| reader == "*" || origin == reader.as_str());
+    let is_allowed = origin.as_ref().is_some_and(may_read);
+    let mut answer = if asks && is_allowed { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
     if let Some(origin) = origin {
         answer.headers_mut().append(VARY, HeaderValue::from_name(ORIGIN));
-        if readers.iter().any(|reader| reader == "*" || origin == reader.as_str()) {
+        if is_allowed {
             answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_name(AUTHORIZATION));
         }
     }
     let headers = [
