@@ -19,10 +19,11 @@ fault() {
 }
 
 echo "Secrets"
-wanted=(stores-ca minio-tls mongodb-tls baler-store-logins minio-root)
+wanted=(stores-ca minio-tls mongodb-tls baler-ca baler-member-tls baler-driver-tls baler-store-logins minio-root)
 workloads=$(get deployments,statefulsets --output name)
 [[ "${workloads}" != *statefulset.apps/kafka* ]] || wanted+=(kafka-tls)
 [[ "${workloads}" != *deployment.apps/grafana* ]] || wanted+=(grafana-admin)
+[[ "${workloads}" != *statefulset.apps/prometheus* ]] || wanted+=(baler-prometheus-tls)
 [[ "${workloads}" != *deployment.apps/airflow* ]] || wanted+=(airflow-secrets)
 secrets=$(get secrets --output name)
 missing=0
@@ -30,12 +31,46 @@ for name in "${wanted[@]}"; do
   if ! grep -qx "secret/${name}" <<<"${secrets}"; then
     missing=1
     case "${name}" in
-      *-tls | stores-ca) fault "Secret ${name} is missing" "k8s/certificates.sh makes it, or cert-manager: kubectl -n baler get certificates" ;;
+      *-tls | *-ca) fault "Secret ${name} is missing" "k8s/certificates.sh makes it, or cert-manager: kubectl -n baler get certificates" ;;
       *) fault "Secret ${name} is missing" "the overlay \`kind\` has one for a laptop; k8s/README.md says which keys it needs" ;;
     esac
   fi
 done
 [[ "${missing}" == 1 ]] || echo "  ✓ all ${#wanted[@]} are there"
+
+echo "Certificates"
+certificate() { # SECRET KEY
+  get secret "$1" --output "jsonpath={.data.${2//./\\.}}" | base64 --decode
+}
+if command -v openssl >/dev/null; then
+  folder=$(mktemp -d)
+  trap 'rm -rf "${folder}"' EXIT
+  sound=0 before=${faults}
+  for name in "${wanted[@]}"; do
+    [[ "${name}" == *-tls ]] || continue
+    authority=stores-ca
+    [[ "${name}" != baler-* ]] || authority=baler-ca
+    # What is missing is told above.
+    if ! grep -qx "secret/${name}" <<<"${secrets}" || ! grep -qx "secret/${authority}" <<<"${secrets}"; then continue; fi
+    certificate "${authority}" tls.crt >"${folder}/ca.crt"
+    certificate "${name}" tls.crt >"${folder}/tls.crt"
+    certificate "${name}" ca.crt >"${folder}/believed.crt"
+    remedy="k8s/certificates.sh makes it anew, or cert-manager: kubectl -n baler describe certificates"
+    if ! openssl x509 -in "${folder}/tls.crt" -noout -checkend 0 >/dev/null 2>&1; then
+      fault "the certificate in Secret ${name} has ended, or is none" "${remedy}"
+    elif ! openssl verify -CAfile "${folder}/ca.crt" "${folder}/tls.crt" >/dev/null 2>&1 ||
+      ! openssl verify -CAfile "${folder}/believed.crt" "${folder}/ca.crt" >/dev/null 2>&1; then
+      fault "the certificate in Secret ${name} is of another authority than Secret ${authority}" "${remedy}"
+    elif ! openssl x509 -in "${folder}/tls.crt" -noout -checkend $((14 * 86400)) >/dev/null; then
+      fault "the certificate in Secret ${name} ends within two weeks" "${remedy}"
+    else
+      sound=$((sound + 1))
+    fi
+  done
+  [[ "${faults}" != "${before}" ]] || echo "  ✓ ${sound} are sound"
+else
+  echo "  … not looked at: there is no openssl on the PATH"
+fi
 
 echo "Workloads"
 rows=$(get deployments,statefulsets --output \

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use baler_tests::authority::{Authority, sha256};
 use baler_tests::baler::{Baler, Running};
 use baler_tests::browser::drive;
 use baler_tests::corpus::{self, lines};
@@ -384,18 +385,24 @@ fn the_page_of_the_stack_probes_its_services_and_shows_the_pipeline() {
     job.sink = baler_tests::job::Sink::Bson(job.scratch.join("second"));
     job.run();
     let listed = shown("load", &job.state);
-    let flags = |origins: &'static str| ["--state", &folder, "--cors-allowed-origins", origins].map(String::from);
-    let readable = flags("null");
-    let fleet = Fleet::start_with(1, &[], &readable.iter().map(String::as_str).collect::<Vec<_>>());
-    let closed = Fleet::start_with(1, &[], &["--state", &folder]);
-    let prometheus = Prometheus::start(&[("baler", fleet.port)]);
+    // By TLS and with a token, as a laptop's cluster has it.
+    let authority = Authority::make(&job.scratch.join("authority"));
+    let member = authority.issue("member", &["fleet.test"], 30);
+    let (roles, token) = (job.scratch.join("roles"), random_name("token"));
+    std::fs::write(&roles, format!("member fleet dns:fleet.test\nread laptop sha256:{}\n", sha256(&token))).unwrap();
+    let variables =
+        [("BALER_STATE", folder.clone()), ("BALER_ACCESS", roles.display().to_string())].map(|(name, value)| (name.to_string(), value));
+    let readable = ("BALER_CORS_ALLOWED_ORIGINS".to_string(), "null".to_string());
+    let fleet = Fleet::start_secure(1, &member, &[&variables[..], &[readable]].concat());
+    let closed = Fleet::start_secure(1, &member, &variables);
+    let prometheus = Prometheus::start(&[("baler", free_port())]);
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../k8s/dashboard.html");
-    let address = |port: u16| format!("http://127.0.0.1:{port}");
+    let (address, secure) = (|port: u16| format!("http://127.0.0.1:{port}"), |port: u16| format!("https://127.0.0.1:{port}"));
     let seen = look_with(
         "stack.mjs",
         &json!({
-            "name": "stack", "page": format!("file://{}", page.canonicalize().unwrap().display()), "baler": address(fleet.port), "closed": address(closed.port),
-            "prometheus": address(prometheus.port), "minio": Minio::plain().endpoint, "nobody": address(free_port()),
+            "name": "stack", "page": format!("file://{}", page.canonicalize().unwrap().display()), "baler": secure(fleet.port), "closed": secure(closed.port),
+            "token": token, "prometheus": address(prometheus.port), "minio": Minio::plain().endpoint, "nobody": address(free_port()),
         }),
     );
     assert_eq!(
@@ -410,16 +417,16 @@ fn the_page_of_the_stack_probes_its_services_and_shows_the_pipeline() {
         "{row}"
     );
     assert_eq!(seen["jobs"].as_array().unwrap().len(), 2);
-    assert!(seen["link"].as_str().unwrap().starts_with(&format!("{}/#/job/load", address(fleet.port))), "{}", seen["link"]);
+    assert!(seen["link"].as_str().unwrap().starts_with(&format!("{}/#/job/load", secure(fleet.port))), "{}", seen["link"]);
     assert!(seen["flow"][1].as_str().unwrap().contains("0 of 2 slots in use"), "{}", seen["flow"]);
     // Addresses are kept; what is no web address never becomes a link; a scheduler which was not told so lets no page read.
-    assert_eq!(seen["kept"], address(prometheus.port).as_str());
+    assert_eq!((&seen["kept"], &seen["forgotten"]), (&address(prometheus.port).into(), &"".into()));
     assert_eq!((&seen["wrong"], &seen["wrongLink"]), (&"No web address".into(), &Value::Null));
     assert!(seen["refused"].as_str().unwrap().contains("--cors-allowed-origins has to name null"), "{}", seen["refused"]);
     assert_eq!(
         seen["defaults"],
         json!([
-            "http://localhost:50050",
+            "https://localhost:50050",
             "http://localhost:8080",
             "https://localhost:9001",
             "http://localhost:3000",
@@ -431,8 +438,17 @@ fn the_page_of_the_stack_probes_its_services_and_shows_the_pipeline() {
     for address in seen["defaults"].as_array().unwrap() {
         assert!(script.contains(address.as_str().unwrap()), "{address}");
     }
-    // From a page nothing can be changed, whether it may read or not.
-    assert_eq!(ask(fleet.port, "POST /api/baler/jobs/load/cancel", Some("null")), 403);
+    // From a page nothing can be changed, whether it may read or not, and whoever's certificate its browser shows.
+    let cancel = member.request(fleet.port, "POST", "/api/baler/jobs/load/cancel", "origin: null\r\nx-baler-action: cancel\r\n");
+    assert_eq!(cancel.unwrap().0, 403);
+    // A browser which asks before it sends a token is told that it may send this and nothing more.
+    let asks = "origin: null\r\naccess-control-request-method: POST\r\naccess-control-request-headers: x-baler-action\r\n";
+    let (head, _) = authority.stranger().talk(
+        fleet.port,
+        &format!("OPTIONS /api/baler/jobs/load/cancel HTTP/1.1\r\nhost: 127.0.0.1:{}\r\nconnection: close\r\n{asks}\r\n", fleet.port),
+    );
+    assert!(head.contains("access-control-allow-headers: authorization\r\n") && !head.contains("x-baler-action"), "{head}");
+    assert_eq!(authority.stranger().request(closed.port, "OPTIONS", "/api/baler/overview", "origin: null\r\n").unwrap().0, 405);
 }
 
 #[test]

@@ -108,6 +108,7 @@ fn accepts(name: &str) {
     expect_room(&objects, &pods);
     expect_references(name, &objects, &pods);
     expect_selectors(&objects, &pods);
+    expect_secure(&objects, &pods);
     // The same again changes nothing.
     let versions = |objects: &[Value]| -> BTreeMap<String, String> {
         // The API server itself writes into the status of a type.
@@ -168,7 +169,8 @@ fn expect_room(objects: &[Value], pods: &[(&Value, Value)]) {
 
 /// What is made outside of an overlay: by k8s/certificates.sh or cert-manager everywhere, by a person in production.
 fn made_outside(overlay: &str) -> BTreeSet<String> {
-    let mut names = vec!["stores-ca", "minio-tls", "mongodb-tls", "kafka-tls"];
+    let mut names =
+        vec!["stores-ca", "minio-tls", "mongodb-tls", "kafka-tls", "baler-member-tls", "baler-driver-tls", "baler-prometheus-tls"];
     if overlay.starts_with("production") {
         names.extend(["baler-store-logins", "minio-root", "grafana-admin", "airflow-secrets"]);
     }
@@ -261,6 +263,32 @@ fn expect_selectors(objects: &[Value], pods: &[(&Value, Value)]) {
         }
     }
     assert!(looked > 10);
+}
+
+/// No pod of Baler's listens in plain, and whoever asks them knows it.
+fn expect_secure(objects: &[Value], pods: &[(&Value, Value)]) {
+    let config = &find(objects, "ConfigMap/baler-config")["data"];
+    assert!(text(config, "/BALER_SCHEDULER").starts_with("dfs://"), "{config}");
+    let everything = serde_json::to_string(objects).unwrap();
+    assert!(!everything.contains("INSECURE") && !everything.contains("--insecure"), "something is plain");
+    let own = pods.iter().filter(|(_, pod)| text(pod, "/spec/containers/0/image").starts_with("baler:"));
+    let (mut looked, mut probes) = (0, 0);
+    for (_, pod) in own {
+        looked += 1;
+        let container = &pod["spec"]["containers"][0];
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        for file in ["BALER_TLS_CA", "BALER_TLS_CERT", "BALER_TLS_KEY", "BALER_ACCESS"] {
+            let path = Path::new(text(config, &format!("/{file}"))).parent().unwrap().to_str().unwrap();
+            assert!(mounts.iter().any(|mount| mount["mountPath"] == path), "{} has nothing at {path}", title(pod));
+        }
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            if let Some(asked) = container.pointer(&format!("/{probe}/httpGet")) {
+                probes += 1;
+                assert_eq!(asked["scheme"], "HTTPS", "{probe} of {}", title(pod));
+            }
+        }
+    }
+    assert!(looked >= 6 && probes >= 6, "{looked} pods, {probes} probes");
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn the_dags_pods_are_admitted_and_do_the_pipeline() {
         "spec": loaded["job"]["spec"]});
     stage.cluster.admit_as("airflow", &stage.scratch, &job).expect_silent();
 
-    let _fleet = stage.start_fleet();
+    let (_fleet, _) = stage.start_fleet();
     let waits = stage.call(&pods["wait_for_data"], &[]);
     assert_ne!(waits.run().code, Some(0), "there is no data yet");
     let mut generate = pods["generate"].clone();
@@ -101,8 +101,8 @@ fn the_dag_runs_to_its_end() {
             (place.clone().leak() as &str, collection.url.clone()),
             ("s3://baler/input/", folder("input/")),
             ("s3://baler/state", folder("state")),
-            ("http://baler-scheduler-registration.baler.svc:50050", format!("http://127.0.0.1:{}", fleet.port)),
-            ("df://baler-scheduler.baler.svc:50050", fleet.url()),
+            ("https://baler-scheduler-registration.baler.svc:50050", format!("https://localhost:{}", fleet.port)),
+            ("dfs://baler-scheduler.baler.svc:50050", fleet.url()),
         ];
         files.append(&mut node.files);
         node.files = files;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use baler_tests::baler::Baler;
 use baler_tests::corpus::lines;
-use baler_tests::fleet::get;
 use baler_tests::job::Job as Work;
 use baler_tests::kafka::Kafka;
 use baler_tests::kubernetes::operator::Scene;
@@ -217,7 +216,7 @@ fn what_a_killed_driver_left_on_the_fleet_is_cancelled_with_its_resource() {
         let running = text.lines().find_map(|line| line.strip_prefix("baler_executor_running_tasks "));
         running.and_then(|running| running.trim().parse::<f64>().ok()) == Some(0.0)
     };
-    wait_until("no task runs any more", || get(scene.fleet.metrics_ports[0], "/metrics").is_some_and(idle));
+    wait_until("no task runs any more", || scene.watcher.get(scene.fleet.metrics_ports[0], "/metrics").is_some_and(idle));
     assert!(!scene.state().join("left/commit.json").exists());
 
     // A fleet which is away keeps no resource, and that is told.

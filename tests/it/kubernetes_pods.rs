@@ -1,10 +1,12 @@
 //! What Baler's pods do: their commands, environment and mounted files are taken from the objects which the API server stored, and run on this
-//! machine as a kubelet would run them, against real servers. Replaced are names of services, what Secrets hold, and the amount of sample data.
+//! machine as a kubelet would run them, against real servers. Replaced are names of services, what the stores' Secrets hold, and the amount of sample
+//! data. Baler's own certificates are those of `certificates.sh`.
 
-use std::net::TcpStream;
 use std::process::Command;
 
+use baler_tests::authority::Identity;
 use baler_tests::baler::{Baler, Finished, binary};
+use baler_tests::fleet;
 use baler_tests::kafka::Kafka;
 use baler_tests::kubernetes::Cluster;
 use baler_tests::kubernetes::pod::{Local, find, localize, pod};
@@ -20,18 +22,30 @@ use crate::kubernetes::{apply_with_jobs, cluster, k8s};
 pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
     pub(crate) scratch: Scratch,
-    objects: Vec<Value>,
+    /// What the API server stored, certificates among it.
+    pub(crate) objects: Vec<Value>,
     bucket: Bucket,
     pub(crate) collection: Collection<'static>,
     password: String,
     values: Vec<(&'static str, String)>,
 }
 
+/// Ports of this machine at which a fleet of pods listens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    pub(crate) scheduler: u16,
+    pub(crate) flight: u16,
+    pub(crate) tasks: u16,
+    pub(crate) health: u16,
+}
+
 impl Stage {
     pub(crate) fn new(minio: &Minio, kafka: Option<&Kafka>) -> Self {
         let scratch = Scratch::new();
         let cluster = cluster();
-        let objects = apply_with_jobs(&cluster, &k8s().join("overlays/kind"));
+        let mut objects = apply_with_jobs(&cluster, &k8s().join("overlays/kind"));
+        cluster.make_certificates(&[]);
+        objects.extend(cluster.secrets());
         let mongo = Mongo::with_login();
         let (collection, login) = (mongo.collection(), mongo.login.clone().unwrap());
         let logins = minio.environment();
@@ -57,7 +71,8 @@ impl Stage {
         Self { cluster, scratch, objects, bucket, collection, password: login.password, values }
     }
 
-    fn pod(&self, name: &str) -> Value {
+    /// The pod of an object.
+    pub(crate) fn pod(&self, name: &str) -> Value {
         pod(find(&self.objects, name)).unwrap()
     }
 
@@ -78,13 +93,28 @@ impl Stage {
         pod
     }
 
-    fn local(&self, pod: &Value, more: &[(&'static str, String)]) -> Local {
-        let files = [
+    /// Puts the certificates as they are now where the pods have theirs, as a kubelet does.
+    pub(crate) fn renew_mounts(&mut self) {
+        let renewed = self.cluster.secrets();
+        self.objects
+            .retain(|object| object["kind"] != "Secret" || renewed.iter().all(|one| one["metadata"]["name"] != object["metadata"]["name"]));
+        self.objects.extend(renewed);
+        for pod in ["Deployment/baler-scheduler", "StatefulSet/baler-executor"] {
+            localize(&self.pod(pod), &self.objects, &self.scratch, &self.files(), &[]);
+        }
+    }
+
+    fn files(&self) -> [(&'static str, String); 2] {
+        [
             ("/etc/baler/ca", self.scratch.join("ca").display().to_string()),
             ("/usr/share/baler/sql", k8s().join("../sql").canonicalize().unwrap().display().to_string()),
-        ];
-        let mut local = localize(pod, &self.objects, &self.scratch, &files, &[&self.values[..], more].concat());
-        for (name, value) in &mut local.variables {
+        ]
+    }
+
+    /// The pod's command on this machine, with other values of some variables.
+    pub(crate) fn local(&self, pod: &Value, more: &[(&'static str, String)]) -> Local {
+        let mut local = localize(pod, &self.objects, &self.scratch, &self.files(), &[&self.values[..], more].concat());
+        for (name, value) in local.variables.iter_mut().filter(|(name, _)| more.iter().all(|(other, _)| name != other)) {
             match name.as_str() {
                 "BALER_METRICS_PORT" => *value = free_port().to_string(),
                 // Nobody scrapes it here.
@@ -105,10 +135,13 @@ impl Stage {
     }
 
     /// Starts a scheduler and an executor with their pods' commands. From then on, pods find them.
-    pub(crate) fn start_fleet(&mut self) -> [Server; 2] {
+    pub(crate) fn start_fleet(&mut self) -> ([Server; 2], Ports) {
         let [grpc, flight, executor_grpc, health] = [(); 4].map(|()| free_port());
-        self.values.push(("BALER_SCHEDULER", format!("df://127.0.0.1:{grpc}")));
+        let url = self.config("BALER_SCHEDULER").replace("baler-scheduler.baler.svc:50050", &format!("localhost:{grpc}"));
+        self.values.push(("BALER_SCHEDULER", url));
         let here = ("BALER_EXTERNAL_HOST", "127.0.0.1".to_string());
+        let anybody = self.anybody();
+        let probe = |pod: &Value, name: &str, port: u16| probe(&anybody, pod, name, port);
 
         let scheduler_pod = self.pod("Deployment/baler-scheduler");
         let mut local = self.local(&scheduler_pod, std::slice::from_ref(&here));
@@ -121,7 +154,9 @@ impl Stage {
         );
 
         let executor_pod = self.pod("StatefulSet/baler-executor");
-        let mut local = self.local(&executor_pod, &[here, ("BALER_SCHEDULER_HOST", "127.0.0.1".to_string())]);
+        // A pod's own address, in both places.
+        let bound = ("BALER_BIND_HOST", here.1.clone());
+        let mut local = self.local(&executor_pod, &[here, bound, ("BALER_SCHEDULER_HOST", "localhost".to_string())]);
         for (name, port) in
             [("SCHEDULER_PORT", grpc), ("BIND_PORT", flight), ("BIND_GRPC_PORT", executor_grpc), ("BIND_HEALTH_PORT", health)]
         {
@@ -130,7 +165,22 @@ impl Stage {
         let mut executor = start(&local, "executor");
         executor.wait_ready(|| probe(&executor_pod, "startupProbe", health) && probe(&executor_pod, "readinessProbe", health));
         executor.wait_ready(|| probe(&executor_pod, "livenessProbe", health) && probe(&scheduler_pod, "readinessProbe", grpc));
-        [scheduler, executor]
+        ([scheduler, executor], Ports { scheduler: grpc, flight, tasks: executor_grpc, health })
+    }
+
+    /// An address of the ConfigMap of all pods.
+    pub(crate) fn config(&self, name: &str) -> String {
+        find(&self.objects, "ConfigMap/baler-config")["data"][name].as_str().unwrap().to_string()
+    }
+
+    /// Who has the certificate in a Secret.
+    pub(crate) fn identity(&self, secret: &str) -> Identity {
+        self.cluster.identity(secret, &self.scratch.join(&random_name(secret)))
+    }
+
+    /// Who knows the fleet's authority, and has no certificate.
+    pub(crate) fn anybody(&self) -> Identity {
+        Identity { own: None, ..self.identity("baler-prometheus-tls") }
     }
 }
 
@@ -141,11 +191,12 @@ fn start(local: &Local, name: &str) -> Server {
     Server::start(&random_name(name), &mut command)
 }
 
-/// Asks what a probe of the pod asks, on this machine's port.
-fn probe(pod: &Value, probe: &str, port: u16) -> bool {
-    let path = pod.pointer(&format!("/spec/containers/0/{probe}/httpGet/path")).and_then(Value::as_str);
-    let url = format!("http://127.0.0.1:{port}{}", path.unwrap_or_else(|| panic!("the pod has no {probe}")));
-    TcpStream::connect(("127.0.0.1", port)).is_ok() && Baler::new(["health", "--url", &url]).run().code == Some(0)
+/// Asks what a probe of the pod asks, on this machine's port: by TLS if it says so, and without a certificate, as a kubelet does.
+pub(crate) fn probe(anybody: &Identity, pod: &Value, probe: &str, port: u16) -> bool {
+    let asked = pod.pointer(&format!("/spec/containers/0/{probe}/httpGet")).unwrap_or_else(|| panic!("the pod has no {probe}"));
+    let path = asked["path"].as_str().unwrap();
+    let answer = if asked["scheme"] == "HTTPS" { anybody.get(port, path) } else { fleet::get(port, path) };
+    answer.is_some()
 }
 
 /// A MinIO which encrypts, as that of the manifests, with the key of the kind overlay.
@@ -158,7 +209,7 @@ pub(crate) fn encrypted() -> Minio {
 fn the_pods_commands_do_the_whole_batch_job() {
     let minio = encrypted();
     let mut stage = Stage::new(&minio, None);
-    let _fleet = stage.start_fleet();
+    let (_fleet, _) = stage.start_fleet();
     stage.run(&stage.pod_with("Job/baler-generate", &[("--size=1GiB", "--size=8MiB")]));
     assert_eq!(stage.bucket.list("input/").len(), 16);
     stage.run(&stage.pod("Job/baler-batch"));
@@ -176,7 +227,7 @@ fn the_pods_commands_do_the_whole_batch_job() {
 fn the_streaming_driver_goes_on_where_the_pod_before_it_stopped() {
     let (minio, kafka) = (encrypted(), Kafka::start_secure());
     let mut stage = Stage::new(&minio, Some(&kafka));
-    let _fleet = stage.start_fleet();
+    let (_fleet, _) = stage.start_fleet();
     let topic = kafka.find("events");
     topic.create(20, &[]);
     let url = topic.url_at(Some(kafka.secure.as_ref().unwrap().port));

@@ -1,9 +1,11 @@
 //! The scripts of `k8s/` against a real API server. Those which need Docker (setup-pipeline, teardown) are run as far as their first checks.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use baler_tests::kubernetes::Cluster;
+use baler_tests::authority::Authority;
+use baler_tests::kubernetes::{Cluster, encode};
 use baler_tests::servers::Scratch;
 
 /// What a script said and how it ended.
@@ -44,8 +46,10 @@ fn certificates_are_made_once_hold_for_their_servers_and_can_be_renewed() {
     let environment = cluster.environment();
     run("certificates.sh", &[], &environment).expect(1, &["namespaces \"baler\" not found"]);
     cluster.kubectl(&["create", "namespace", "baler"]).expect_silent();
-    let all = ["made Secret stores-ca", "made Secret minio-tls", "made Secret mongodb-tls", "made Secret kafka-tls"];
-    run("certificates.sh", &[], &environment).expect(0, &all);
+    let fleet = ["baler-ca", "baler-member-tls", "baler-driver-tls", "baler-prometheus-tls", "baler-admin-tls"];
+    let all = [&["stores-ca", "minio-tls", "mongodb-tls", "kafka-tls"][..], &fleet].concat();
+    let text = run("certificates.sh", &[], &environment).expect(0, &[]);
+    all.iter().for_each(|name| assert!(text.contains(&format!("made Secret {name}\n")), "{name}: {text}"));
     let versions = || get(&cluster, "secrets", "{range .items[*]}{.metadata.name}={.metadata.resourceVersion} {end}");
     let made = versions();
     run("certificates.sh", &[], &environment).expect(0, &["Secret minio-tls is there"]);
@@ -62,10 +66,17 @@ fn certificates_are_made_once_hold_for_their_servers_and_can_be_renewed() {
         ("mongodb-tls", "mongodb-mongos.baler.svc", "sslclient"),
         ("kafka-tls", "kafka-2.kafka.baler.svc", "sslserver"),
         ("kafka-tls", "kafka.baler.svc", "sslclient"),
+        ("baler-member-tls", "fleet.baler.svc", "sslserver"),
+        ("baler-member-tls", "metrics.baler.svc", "sslclient"),
+        ("baler-driver-tls", "driver.baler.svc", "sslclient"),
+        ("baler-driver-tls", "metrics.baler.svc", "sslserver"),
+        ("baler-prometheus-tls", "prometheus.baler.svc", "sslclient"),
+        ("baler-admin-tls", "admin.baler.svc", "sslclient"),
     ] {
         let mut verify = Command::new("openssl");
         verify.args(["verify", "-x509_strict", "-purpose", purpose, "-verify_hostname", host, "-CAfile"]);
-        let output = verify.arg(decode("stores-ca", "ca.crt")).arg(decode(secret, "tls.crt")).output().unwrap();
+        let authority = if secret.starts_with("baler-") { "baler-ca" } else { "stores-ca" };
+        let output = verify.arg(decode(authority, "ca.crt")).arg(decode(secret, "tls.crt")).output().unwrap();
         assert!(output.status.success(), "{secret} for {host}: {}", String::from_utf8_lossy(&output.stderr));
     }
     run("certificates.sh", &["--renew"], &environment).expect(0, &["made Secret kafka-tls"]);
@@ -73,11 +84,27 @@ fn certificates_are_made_once_hold_for_their_servers_and_can_be_renewed() {
     let of = |text: &str, name: &str| text.split(' ').find(|one| one.starts_with(name)).unwrap().to_string();
     assert_eq!(of(&renewed, "stores-ca="), of(&made, "stores-ca="), "the authority stays");
     assert_ne!(of(&renewed, "minio-tls="), of(&made, "minio-tls="));
+
+    // Of another authority, what it has signed is made anew, and nothing else.
+    cluster.kubectl(&["--namespace=baler", "delete", "secret", "baler-ca"]).expect_silent();
+    let text = run("certificates.sh", &[], &environment).expect(0, &["Secret kafka-tls is there", "Secret mongodb-tls is there"]);
+    fleet.iter().for_each(|name| assert!(text.contains(&format!("made Secret {name}\n")), "{name}: {text}"));
+
+    let folder = scratch.join("client").display().to_string();
+    run("certificates.sh", &["--client"], &environment).expect(2, &["--client wants a folder"]);
+    run("certificates.sh", &["--cleint", &folder], &environment).expect(2, &["`--cleint` is not known", "usage:"]);
+    run("certificates.sh", &["--client", &folder], &environment).expect(0, &["BALER_TLS_CERT=", "browser.p12"]);
+    assert_eq!(std::fs::read(scratch.join("client/tls.crt")).unwrap(), cluster.secret("baler-admin-tls", "tls.crt"));
+    let mut read = Command::new("openssl");
+    read.args(["pkcs12", "-nokeys", "-passin", "pass:baler", "-in"]).arg(scratch.join("client/browser.p12"));
+    assert!(String::from_utf8(read.output().unwrap().stdout).unwrap().contains("CN = admin"), "a browser's file");
+    let mode = std::fs::metadata(scratch.join("client/tls.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "others may read the key");
 }
 
 #[test]
 fn check_status_names_what_is_missing_and_says_when_all_is_well() {
-    let (_scratch, cluster) = (Scratch::new(), Cluster::start());
+    let (scratch, cluster) = (Scratch::new(), Cluster::start());
     let environment = cluster.environment();
     run("check-status.sh", &[], &environment).expect(3, &["no namespace `baler`"]);
     cluster.apply(&overlay("minimal"));
@@ -92,7 +119,27 @@ fn check_status_names_what_is_missing_and_says_when_all_is_well() {
     let text = run("check-status.sh", &[], &environment).expect(1, &words);
     assert!(!text.contains("kafka") && !text.contains("grafana"), "the overlay has neither:\n{text}");
     run("certificates.sh", &[], &environment).expect(0, &[]);
-    run("check-status.sh", &[], &environment).expect(1, &["✓ all 5 are there"]);
+    run("check-status.sh", &[], &environment).expect(1, &["✓ all 8 are there", "✓ 4 are sound"]);
+
+    // Whom nobody believes any more, and why.
+    let value =
+        |secret: &str| cluster.kubectl(&["--namespace=baler", "get", "secret", secret, "--output=jsonpath={.data}"]).expect_silent();
+    let put = |secret: &str, data: &str| {
+        let patch = format!("--patch={{\"data\":{data}}}");
+        cluster.kubectl(&["--namespace=baler", "patch", "secret", secret, "--type=merge", &patch]).expect_silent();
+    };
+    let (authority, driver) = (value("baler-ca"), value("baler-driver-tls"));
+    put("baler-ca", &value("stores-ca"));
+    run("check-status.sh", &[], &environment).expect(
+        1,
+        &["✗ the certificate in Secret baler-member-tls is of another authority than Secret baler-ca", "certificates.sh makes it anew"],
+    );
+    put("baler-ca", &authority);
+    let late = Authority::make(&scratch.join("late")).issue("late", &[], -1);
+    let late = encode(&std::fs::read(late.own.unwrap().0).unwrap());
+    put("baler-driver-tls", &format!("{{\"tls.crt\":\"{late}\"}}"));
+    run("check-status.sh", &[], &environment).expect(1, &["✗ the certificate in Secret baler-driver-tls has ended"]);
+    put("baler-driver-tls", &driver);
 
     // What the controllers of a cluster would write.
     let patch = |object: &str, status: &str| {

@@ -69,6 +69,7 @@ mod kubernetes_kafka;
 mod kubernetes_operator;
 mod kubernetes_pods;
 mod kubernetes_scripts;
+mod kubernetes_tls;
 mod letters;
 mod metrics;
 mod migrating;

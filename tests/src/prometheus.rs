@@ -56,9 +56,14 @@ pub struct Prometheus {
 impl Prometheus {
     /// Scrapes each `(job, port)` ten times a second.
     pub fn start(targets: &[(&str, u16)]) -> Self {
+        Self::start_with(&configuration_of(targets))
+    }
+
+    /// The same by a configuration of the test's own.
+    pub fn start_with(text: &str) -> Self {
         let (scratch, port) = (Scratch::new(), free_port());
         let configuration = scratch.join("prometheus.yml");
-        std::fs::write(&configuration, configuration_of(targets)).expect("cannot write a configuration");
+        std::fs::write(&configuration, text).expect("cannot write a configuration");
         let mut command = Command::new(program("prometheus"));
         command
             .arg(flag("config.file", &configuration))

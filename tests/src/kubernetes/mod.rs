@@ -11,8 +11,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use crate::authority::Identity;
 use crate::servers::{Scratch, Server, free_port, random, random_name, run_folder, say};
 use crate::{cache, packages};
 
@@ -327,9 +330,39 @@ impl Cluster {
     /// When it is not there.
     pub fn secret(&self, name: &str, key: &str) -> Vec<u8> {
         let path = format!("--output=jsonpath={{.data.{}}}", key.replace('.', "\\."));
-        let encoded = self.kubectl(&["--namespace=baler", "get", "secret", name, &path]).expect_silent();
-        let decode = Command::new("sh").args(["-c", "printf %s \"$1\" | base64 --decode", "sh", &encoded]).output();
-        decode.expect("these tests need `base64` on the PATH").stdout
+        decode(&self.kubectl(&["--namespace=baler", "get", "secret", name, &path]).expect_silent())
+    }
+
+    /// All Secrets of the namespace.
+    ///
+    /// # Panics
+    /// When they cannot be had.
+    pub fn secrets(&self) -> Vec<Value> {
+        let answer = self.kubectl(&["--namespace=baler", "get", "secrets", "--output=json"]).expect_json();
+        answer["items"].as_array().expect("a list").clone()
+    }
+
+    /// Makes certificates as a person does: by `k8s/certificates.sh`, with these arguments.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn make_certificates(&self, arguments: &[&str]) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../k8s/certificates.sh");
+        cache::step(Command::new(script).args(arguments).envs(self.environment()), "`openssl` and what k8s/certificates.sh needs");
+    }
+
+    /// Who has the certificate in a Secret, whose files are put into `folder`.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn identity(&self, secret: &str, folder: &Path) -> Identity {
+        fs::create_dir_all(folder).expect("cannot make a folder");
+        let [ca, certificate, key] = ["ca.crt", "tls.crt", "tls.key"].map(|name| {
+            let place = folder.join(name);
+            fs::write(&place, self.secret(secret, name)).expect("cannot write a file");
+            place
+        });
+        Identity { ca, own: Some((certificate, key)) }
     }
 
     /// Whether a service account of the namespace may do something, such as `["create", "pods"]`.
@@ -345,6 +378,19 @@ impl Cluster {
             _ => panic!("kubectl does not say whether {account} may {what:?}: {answer:?}"),
         }
     }
+}
+
+/// What base64 means.
+///
+/// # Panics
+/// When it is none.
+pub fn decode(text: &str) -> Vec<u8> {
+    STANDARD.decode(text).unwrap_or_else(|e| panic!("`{text}` is no base64: {e}"))
+}
+
+/// Bytes as a Secret holds them.
+pub fn encode(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
 }
 
 fn config(folder: &Path, url: &str, token: &str, namespace: &str) -> String {

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::Cluster;
 use super::kubelet::{Kubelet, Node};
+use crate::authority::Identity;
 use crate::baler::binary;
-use crate::fleet::{Fleet, get};
+use crate::fleet::Fleet;
 use crate::proxy::{Protocol, Proxy};
 use crate::servers::{Scratch, Server, free_port, logs_of, random_name};
 use crate::wait_until;
@@ -21,13 +22,15 @@ pub struct Operator {
     pub server: Server,
     /// Where it answers `/metrics`.
     pub metrics_port: u16,
+    /// Who may look there.
+    watcher: Identity,
 }
 
 impl Operator {
     /// Waits until it answers.
     pub fn wait_up(&mut self) {
-        let port = self.metrics_port;
-        self.server.wait_ready(|| get(port, "/healthz").is_some());
+        let (port, anybody) = (self.metrics_port, Identity { ca: self.watcher.ca.clone(), own: None });
+        self.server.wait_ready(|| anybody.get(port, "/healthz").is_some());
     }
 
     /// The same when it acts.
@@ -45,12 +48,13 @@ impl Operator {
 
     /// One of its figures.
     pub fn figure(&self, name: &str) -> Option<f64> {
-        let text = get(self.metrics_port, "/metrics")?;
+        let text = self.watcher.get(self.metrics_port, "/metrics")?;
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
     }
 }
 
-/// All of it. Its fleet has no executors at first, so that jobs wait until the test gives them some.
+/// All of it. Its fleet has no executors at first, so that jobs wait until the test gives them some. Everything is by TLS, with the certificates of
+/// `k8s/certificates.sh` and the roles of the overlay.
 #[derive(Debug)]
 pub struct Scene {
     /// The node. It goes before what it talks to.
@@ -61,6 +65,9 @@ pub struct Scene {
     pub cluster: Cluster,
     /// Folders of the test: `input`, `state`, and what jobs write.
     pub scratch: Scratch,
+    /// Prometheus, as the fleet knows it.
+    pub watcher: Identity,
+    driver: Vec<(String, String)>,
     account: PathBuf,
 }
 
@@ -88,7 +95,14 @@ impl Scene {
         for (name, bytes) in files {
             std::fs::write(scratch.join("input").join(name), bytes).expect("cannot write a file");
         }
-        let fleet = Fleet::start(0, &[]);
+        cluster.make_certificates(&[]);
+        let [member, driver, watcher] = ["member", "driver", "prometheus"]
+            .map(|name| cluster.identity(&format!("baler-{name}-tls"), &scratch.join(&format!("certificates/{name}"))));
+        let roles = cluster.kubectl(&["--namespace=baler", "get", "configmap", "baler-access", "--output=jsonpath={.data.roles}"]);
+        std::fs::write(scratch.join("roles"), roles.expect_silent()).expect("cannot write a file");
+        let more = [("BALER_ACCESS", scratch.join("roles").display().to_string()), ("BALER_TLS_FLEET_NAME", "fleet.baler.svc".to_string())];
+        let more = more.map(|(name, value)| (name.to_string(), value));
+        let fleet = Fleet::start_secure_at("localhost", 0, &member, &more);
         let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sql").canonicalize().expect("a folder").display().to_string();
         let here = scratch.join("").display().to_string();
         let mut node = Node {
@@ -101,7 +115,7 @@ impl Scene {
         choose(&mut node, &fleet, &scratch);
         let kubelet = Kubelet::start(&cluster, node);
         let account = cluster.kubeconfig_of("baler-operator");
-        Self { cluster, fleet, scratch, kubelet, account }
+        Self { cluster, fleet, scratch, kubelet, watcher, driver: [driver.variables(), more.to_vec()].concat(), account }
     }
 
     /// Starts an operator and does not wait for it.
@@ -127,9 +141,9 @@ impl Scene {
         let mut command = Command::new(binary());
         command.args(["operator", "--poll=500ms", lease, &state, &format!("--scheduler={}", self.fleet.url())]);
         command.arg(format!("--metrics-port={metrics_port}"));
-        command.env_clear().env("KUBECONFIG", account).env("BALER_LOG", "info,kube=info");
+        command.env_clear().env("KUBECONFIG", account).env("BALER_LOG", "info,kube=info").envs(self.driver.iter().cloned());
         let server = Server::start(&random_name("operator"), &mut command);
-        Operator { server, metrics_port }
+        Operator { server, metrics_port, watcher: self.watcher.clone() }
     }
 
     /// Starts an operator which acts.

@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use super::decode;
 use crate::servers::Scratch;
 
 /// An object's kind and name.
@@ -88,13 +89,18 @@ pub fn localize(pod: &Value, objects: &[Value], scratch: &Scratch, files: &[(&st
         if places.iter().any(|(other, _)| other.starts_with(&path)) {
             continue;
         }
-        let folder = scratch.join(&format!("mounts{}", path.replace('/', "-")));
+        // Pods have other Secrets at the same path.
+        let folder = scratch.join(&format!("mounts-{}{}", text(&pod["metadata"]["name"]), path.replace('/', "-")));
         fs::create_dir_all(&folder).expect("cannot make a folder");
         let volumes = pod["spec"]["volumes"].as_array().expect("volumes");
         let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).unwrap_or_else(|| panic!("{path} has no volume"));
         if let Some(map) = volume["configMap"]["name"].as_str() {
             for (name, content) in find(objects, &format!("ConfigMap/{map}"))["data"].as_object().expect("data") {
                 fs::write(folder.join(name), text(content)).expect("cannot write a file");
+            }
+        } else if let Some(secret) = volume["secret"]["secretName"].as_str() {
+            for (name, content) in find(objects, &format!("Secret/{secret}"))["data"].as_object().expect("data") {
+                fs::write(folder.join(name), decode(text(content))).expect("cannot write a file");
             }
         } else {
             assert!(volume.get("emptyDir").is_some(), "the test gives nothing for {path}");

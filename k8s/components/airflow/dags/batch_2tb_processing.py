@@ -60,10 +60,14 @@ def baler(task_id: str, arguments: list[str], **options) -> KubernetesPodOperato
                 name="ca",
                 secret=k8s.V1SecretVolumeSource(secret_name="stores-ca", items=[k8s.V1KeyToPath(key="ca.crt", path="ca.crt")]),
             ),
+            k8s.V1Volume(name="tls", secret=k8s.V1SecretVolumeSource(secret_name="baler-driver-tls")),
+            k8s.V1Volume(name="access", config_map=k8s.V1ConfigMapVolumeSource(name="baler-access")),
         ],
         volume_mounts=[
             k8s.V1VolumeMount(name="tmp", mount_path="/tmp"),
             k8s.V1VolumeMount(name="ca", mount_path="/etc/baler/ca", read_only=True),
+            k8s.V1VolumeMount(name="tls", mount_path="/etc/baler/tls", read_only=True),
+            k8s.V1VolumeMount(name="access", mount_path="/etc/baler/access", read_only=True),
         ],
         # Kubernetes makes variables of Services, such as BALER_SCHEDULER_PORT, which are flags of Baler's.
         full_pod_spec=k8s.V1Pod(spec=k8s.V1PodSpec(containers=[k8s.V1Container(name="base")], enable_service_links=False)),
@@ -76,7 +80,7 @@ def baler(task_id: str, arguments: list[str], **options) -> KubernetesPodOperato
     )
 
 
-SCHEDULER = "http://baler-scheduler-registration.baler.svc:50050"
+SCHEDULER = "https://baler-scheduler-registration.baler.svc:50050"
 
 with DAG(
     dag_id="batch_2tb_processing",
