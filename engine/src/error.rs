@@ -4,6 +4,7 @@
 //! DataFusion and Ballista carry our errors as `External`, except transient ones, which travel as `IoError`:
 //! that is the only root which Ballista 55 retries.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
@@ -149,7 +150,7 @@ impl Error {
 /// One line: the message, then the causes below it that it does not already repeat.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        f.write_str(&harmless(&self.message))?;
         let mut below = self.source.as_deref().map(|source| source as &dyn StdError);
         let mut last = self.message.clone();
         while let Some(cause) = below {
@@ -171,7 +172,17 @@ impl StdError for Error {
 }
 
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    harmless(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
+}
+
+/// Text whose control characters are written out, but for the ends of lines: a name in it must not move a terminal's cursor.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let is_harmful = |letter: char| letter.is_control() && letter != '\n';
+    if !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let written = |letter: char| if is_harmful(letter) { letter.escape_default().to_string() } else { letter.to_string() };
+    Cow::Owned(text.chars().map(written).collect())
 }
 
 /// Ours → DataFusion's. Transient becomes `IoError` around ours; all else `External`.

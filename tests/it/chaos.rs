@@ -93,7 +93,8 @@ fn whatever_breaks_a_fleet_stores_each_byte_once() {
     let mut collection = mongo.collection_at(scene.database.port);
     collection.url = collection.url.replace(&collection.database, &format!("{}_{{round}}", collection.database));
     let job = job.into_collection(collection).on(&scene.fleet.borrow());
-    let mut more = vec!["--output".to_string(), "json".to_string(), format!("--seed={seed}"), format!("--rounds={rounds}"), "--faults=4".to_string()];
+    let mut more =
+        vec!["--output".to_string(), "json".to_string(), format!("--seed={seed}"), format!("--rounds={rounds}"), "--faults=4".to_string()];
     more.extend(KINDS.iter().map(|(name, _)| format!("--fault={}", command(signs.path(), name))));
 
     let mut chaos = job.call_of("chaos").with_arguments(more).start();
@@ -137,5 +138,9 @@ fn chaos_finds_what_a_fault_has_destroyed_and_says_how_rounds_are_kept_apart() {
         Baler::new(words.into_iter().chain(flags)).run()
     };
     let finished = call(&format!("{destroy} || true")).expect_code(1);
-    assert!(finished.stdout.contains("missing") && finished.stdout.contains('✗') && finished.stdout.contains("loss"), "{}", finished.stdout);
+    assert!(
+        finished.stdout.contains("missing") && finished.stdout.contains('✗') && finished.stdout.contains("loss"),
+        "{}",
+        finished.stdout
+    );
 }

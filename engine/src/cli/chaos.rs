@@ -232,7 +232,10 @@ fn refuse_hopeless(place: &JobRef, status: ExitStatus, failures: u32) -> Result<
         return Err(Error::config(format!("`{}` cannot be run as it is written; its driver says why, above", place.name)));
     }
     if failures > FAILURES_MAX {
-        return Err(Error::permanent(format!("`{}` failed {failures} times without a fault between; its driver says why, above", place.name)));
+        return Err(Error::permanent(format!(
+            "`{}` failed {failures} times without a fault between; its driver says why, above",
+            place.name
+        )));
     }
     Ok(())
 }

@@ -71,7 +71,8 @@ impl JobArgs {
         let mut place = self.place()?;
         place.name = format!("{}-{number}", place.name);
         let mut words = vec!["run".to_string(), self.file.display().to_string()];
-        let flags = [("--job", &place.name), ("--state", &self.state)].into_iter().chain(self.scheduler.iter().map(|url| ("--scheduler", url)));
+        let flags =
+            [("--job", &place.name), ("--state", &self.state)].into_iter().chain(self.scheduler.iter().map(|url| ("--scheduler", url)));
         words.extend(flags.flat_map(|(flag, value)| [flag.to_string(), value.clone()]));
         words.extend(self.set.iter().flat_map(|word| ["--set".to_string(), word.replace(ROUND, &number.to_string())]));
         Ok((place, words))

@@ -18,7 +18,7 @@ pub(super) fn relative_name(location: &str, object: &str) -> Result<String> {
         None => location.trim_end_matches('/'),
     };
     let name = object.strip_prefix(folder).and_then(|name| name.strip_prefix('/')).unwrap_or_default();
-    let is_plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\0', '\\']);
+    let is_plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
     if !name.split('/').all(is_plain) {
         return Err(Error::conflict(format!("{object} has no place below {location}: its name would leave the target folder")));
     }
