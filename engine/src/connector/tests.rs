@@ -12,11 +12,14 @@ use crate::error::{Error, Result};
 use crate::reference::{FormatOptions, table_options};
 
 /// A format's prefix, a location which it takes, how its table is read, and the options which it knows.
-type Format = (&'static str, &'static str, fn(&str, &HashMap<String, String>) -> Result<()>, Vec<String>);
+type Format = (&'static str, &'static str, Read, Vec<String>);
+
+/// Location and options → a table or an error.
+type Read = fn(&str, &HashMap<String, String>) -> Result<()>;
 
 fn formats() -> Vec<Format> {
     let of = |(_, prefix, known, _): FormatOptions| {
-        let (location, read): (_, fn(&str, &HashMap<String, String>) -> Result<()>) = match prefix {
+        let (location, read): (_, Read) = match prefix {
             "blob" => ("s3://bucket/a/", |location, options| BlobSpec::try_new(location, options).map(drop)),
             "bson" => ("s3://bucket/a", |location, options| BsonSpec::try_new(location, options).map(drop)),
             "kafka" => ("kafka://host:9092/topic", |location, options| KafkaSpec::try_new(location, options).map(drop)),

@@ -83,7 +83,7 @@ impl Folders {
     /// Config, when it may not.
     pub fn check_setting(&self, path: &FilePath) -> Result<()> {
         let is_own = |variable: &&str| std::env::var_os(variable).is_some_and(|own| FilePath::new(&own) == path);
-        if CERTIFICATE_VARIABLES.iter().any(|variable| is_own(&variable)) { Ok(()) } else { self.check(path) }
+        if CERTIFICATE_VARIABLES.iter().any(is_own) { Ok(()) } else { self.check(path) }
     }
 }
 
