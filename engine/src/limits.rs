@@ -128,13 +128,14 @@ mod tests {
     use super::*;
 
     /// Bounds of nothing that waits, is kept or comes from outside: what is shown on a screen, numbers of formats, one function's own steps.
-    const OTHERS: [&str; 8] = [
+    const OTHERS: [&str; 9] = [
         "NAMED_MAX",
         "DETAIL_MAX",
         "LENGTH_MAX",
         "NAME_CHARS_MAX",
         "CANCEL_LOOKS_MAX",
         "EXPONENT_MAX",
+        "EXACT_SUM_MAX",
         "COEFFICIENT_MAX",
         "CLOCK_SECONDS_MAX",
     ];

@@ -30,7 +30,7 @@ const DRIVER: &str = "driver";
 /// How often the state is looked at. A fault comes this much late at most.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Drivers which may end with an error one after the other before the round is given up: faults make them fail, and so does a wrong statement.
-const FAILURES_MAX: u32 = 5;
+const HOPELESS_AFTER: u32 = 5;
 
 #[derive(Debug, Args)]
 pub(super) struct ChaosArgs {
@@ -231,7 +231,7 @@ fn refuse_hopeless(place: &JobRef, status: ExitStatus, failures: u32) -> Result<
     if status.code() == Some(2) {
         return Err(Error::config(format!("`{}` cannot be run as it is written; its driver says why, above", place.name)));
     }
-    if failures > FAILURES_MAX {
+    if failures > HOPELESS_AFTER {
         return Err(Error::permanent(format!(
             "`{}` failed {failures} times without a fault between; its driver says why, above",
             place.name

@@ -285,7 +285,10 @@ mod tests {
     fn what_is_understood_on_both_sides_is_left_to_the_reader() {
         assert_eq!(found(&col("n").gt(lit(5_i64))), compared("n", Comparison::Greater, Literal::Integer(5)));
         assert_eq!(found(&lit(5_i64).gt(col("n"))), compared("n", Comparison::Less, Literal::Integer(5)));
-        assert_eq!(found(&col("text").eq(lit("a"))), compared("text", Comparison::Equal, Literal::Text("a".into())));
+        assert_eq!(
+            found(&col("text").eq(lit(ScalarValue::Utf8View(Some("a".to_string()))))),
+            compared("text", Comparison::Equal, Literal::Text("a".into()))
+        );
         assert_eq!(found(&col("inner").field("x").lt_eq(lit(1_i64))), compared("inner.x", Comparison::LessOrEqual, Literal::Integer(1)));
         assert_eq!(found(&col("ratio").is_null()), Some(Predicate::IsNull("ratio".to_string())));
         let both = found(&col("n").in_list(vec![lit(1_i64), lit(2_i64)], false).and(col("n").between(lit(0_i64), lit(9_i64)))).unwrap();
@@ -312,7 +315,11 @@ mod tests {
         }
         // What is said of it is all, but for doubles, and where a condition is left out.
         let is_all = |filter: &Expr| left(filter).unwrap().is_all;
-        assert!(is_all(&col("n").gt(lit(5_i64)).or(col("text").eq(lit("a")).and(col("inner").field("x").is_null()))));
+        assert!(is_all(
+            &col("n")
+                .gt(lit(5_i64))
+                .or(col("text").eq(lit(ScalarValue::Utf8View(Some("a".to_string())))).and(col("inner").field("x").is_null()))
+        ));
         assert!(!is_all(&col("ratio").gt(lit(1.5))) && !is_all(&col("n").gt(lit(5_i64)).and(col("n").gt(col("n")))));
         // Of two conditions the one which is understood.
         assert_eq!(found(&col("n").gt(col("n")).and(col("n").eq(lit(1_i64)))), compared("n", Comparison::Equal, Literal::Integer(1)));

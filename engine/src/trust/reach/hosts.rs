@@ -49,6 +49,12 @@ impl Rule {
             return if is_bucket(bucket) { Ok(Self::Bucket(bucket.to_string())) } else { Err(wrong()) };
         }
         let (name, port) = split_port(text);
+        // What follows a colon and is no port is no rule for all ports.
+        let after_colon = text.rsplit_once(':').map_or("", |(_, after)| after);
+        let is_numbered = after_colon.is_empty() || after_colon.contains(']') || text.parse::<Ipv6Addr>().is_ok();
+        if text.contains('/') || (port.is_none() && !is_numbered) {
+            return Err(wrong());
+        }
         let (name, is_end) = name.strip_prefix('*').map_or((name.as_str(), false), |end| (end, true));
         if name.is_empty() || name.contains(['/', '*', '@', ' ']) || (is_end && !name.starts_with('.')) {
             return Err(wrong());
@@ -243,7 +249,7 @@ mod tests {
         for bucket in ["a@b", "169.254.169.254#", "a/b", ""] {
             assert!(Hosts::All.check_bucket(bucket).unwrap_err().to_string().contains("no name of a bucket"), "{bucket}");
         }
-        for word in ["", "*", "*db", "a/b", "s3://", "s3://a/b", "http://a", "u@h"] {
+        for word in ["", "*", "*db", "a/b", "s3://", "s3://a/b", "http://a", "a:mongodb", "a:70000", "u@h"] {
             assert!(Hosts::read(&[word.to_string()]).is_err(), "{word}");
         }
         // Being listed opens no metadata service.
