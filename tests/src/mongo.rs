@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bson::{Document, RawDocumentBuf, doc};
 use futures::{StreamExt, TryStreamExt};
+use mongodb::error::ErrorKind;
 use mongodb::options::{Acknowledgment, IndexOptions, WriteConcern};
 use mongodb::{Client, IndexModel};
 
@@ -213,8 +214,20 @@ impl Collection<'_> {
 
     /// Makes an index on a field.
     pub fn index(&self, field: &str) {
+        self.make_index(&IndexModel::builder().keys(doc! { field: 1 }).build());
+    }
+
+    /// The driver tries reads and writes again whose connection breaks, and this not.
+    fn make_index(&self, index: &IndexModel) {
         let handle = self.handle();
-        block_on(async { handle.create_index(IndexModel::builder().keys(doc! { field: 1 }).build()).await }).expect("cannot make an index");
+        let mut made = Ok(());
+        for _ in 0..3 {
+            made = block_on(async { handle.create_index(index.clone()).await }).map(drop);
+            if !made.as_ref().is_err_and(|error| matches!(*error.kind, ErrorKind::Io(_))) {
+                break;
+            }
+        }
+        made.expect("cannot make an index");
     }
 
     /// Puts a document there behind Baler's back.
@@ -226,8 +239,7 @@ impl Collection<'_> {
     pub fn require_distinct(&self, field: &str) {
         let options = IndexOptions::builder().unique(true).name("distinct".to_string()).build();
         let index = IndexModel::builder().keys(doc! { field: 1 }).options(options).build();
-        let handle = self.handle();
-        block_on(async { handle.create_index(index).await }).expect("cannot make an index");
+        self.make_index(&index);
     }
 
     /// Takes that rule back.
