@@ -402,7 +402,7 @@ fn the_page_of_the_stack_probes_its_services_and_shows_the_pipeline() {
         "stack.mjs",
         &json!({
             "name": "stack", "page": format!("file://{}", page.canonicalize().unwrap().display()), "baler": secure(fleet.port), "closed": secure(closed.port),
-            "token": token, "prometheus": address(prometheus.port), "minio": Minio::plain().endpoint, "nobody": address(free_port()),
+            "token": token, "trusting": true, "prometheus": address(prometheus.port), "minio": Minio::plain().endpoint, "nobody": address(free_port()),
         }),
     );
     assert_eq!(
