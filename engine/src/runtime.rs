@@ -52,6 +52,13 @@ impl<T> Spawned<T> {
     pub async fn join(mut self) -> Result<T> {
         (&mut self.0).await.map_err(|cause| Error::internal("a background task ended early").with_source(cause))
     }
+
+    /// Aborts the task and waits until it is gone, with all that it held: its span, which is not closed before. Cancel-safe.
+    pub async fn stop(mut self) {
+        self.0.abort();
+        // How it ended does not matter.
+        drop((&mut self.0).await);
+    }
 }
 
 impl<T> Drop for Spawned<T> {

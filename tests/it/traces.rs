@@ -33,7 +33,6 @@ fn named<'a>(spans: &'a HashMap<String, Span>, name: &str) -> Vec<&'a Span> {
 }
 
 #[test]
-#[ignore = "known fault: in one run of a few, a span does not reach the collector"]
 fn a_job_on_a_fleet_is_one_trace_from_the_driver_to_each_batch_of_the_sink() {
     let jaeger = Jaeger::start();
     let fleet = Fleet::start(2, &exported_to(&jaeger));
@@ -68,7 +67,6 @@ fn a_job_on_a_fleet_is_one_trace_from_the_driver_to_each_batch_of_the_sink() {
 }
 
 #[test]
-#[ignore = "known fault: in one run of a few, a span does not reach the collector"]
 fn a_job_in_one_process_and_a_micro_batch_are_traces_and_nothing_is_sent_unasked() {
     let jaeger = Jaeger::start();
     let mut job = Job::new();
@@ -112,7 +110,6 @@ fn a_collector_which_is_away_holds_no_job_up() {
 }
 
 #[test]
-#[ignore = "known fault: in one run of a few, a span does not reach the collector"]
 fn spans_go_by_tls_to_a_collector_whose_authority_is_known_and_to_no_other() {
     let jaeger = Jaeger::start_tls();
     let authority = jaeger.authority.as_ref().unwrap().display().to_string();

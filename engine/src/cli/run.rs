@@ -188,7 +188,7 @@ pub(super) async fn run_job(name: &str, job: Job) -> Result<Outcome> {
         show_progress(name, ["read", "documents"], bytes, bytes - pending, job.figures())
     })?;
     let outcome = job.run().instrument(span).await;
-    drop(progress);
+    progress.stop().await;
     outcome
 }
 

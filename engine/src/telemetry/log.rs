@@ -90,9 +90,7 @@ struct KeepSpans(EnvFilter);
 impl<S: Subscriber> Layer<S> for KeepSpans {
     fn register_callsite(&self, data: &'static Metadata<'static>) -> Interest {
         let interest = Layer::<S>::register_callsite(&self.0, data);
-        // Each span is asked for anew, even though the answer is the same: whether the layer of traces takes it is kept in the thread between
-        // question and span, and a crate which asks whether to log, by `log`, leaves its own answer there.
-        if is_our_span(data) { Interest::sometimes() } else { interest }
+        if is_our_span(data) { Interest::always() } else { interest }
     }
 
     fn enabled(&self, data: &Metadata<'_>, context: Context<'_, S>) -> bool {
