@@ -53,7 +53,7 @@ pub(super) struct ChaosArgs {
 }
 
 /// What broke, and what was found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct ChaosReport {
     seed: u64,
     rounds: u32,
@@ -110,19 +110,7 @@ pub(super) async fn run(args: ChaosArgs, parts: &SessionParts, output: Output) -
         context: parts.local()?,
         faults,
         random: StdRng::seed_from_u64(seed),
-        report: ChaosReport {
-            seed,
-            rounds: args.rounds,
-            faults: BTreeMap::new(),
-            late: 0,
-            failures: 0,
-            input_bytes: 0,
-            documents: 0,
-            missing: 0,
-            duplicate: 0,
-            mismatched: 0,
-            findings: Vec::new(),
-        },
+        report: ChaosReport { seed, rounds: args.rounds, ..ChaosReport::default() },
     };
     say(&format!("chaos with seed {seed}: {} rounds, {} faults in each", args.rounds, args.faults));
     tokio::select! {

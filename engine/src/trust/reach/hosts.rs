@@ -50,11 +50,7 @@ impl Rule {
         }
         let (name, port) = split_port(text);
         // What follows a colon and is no port is no rule for all ports.
-        let after_colon = text.rsplit_once(':').map_or("", |(_, after)| after);
-        let is_numbered = after_colon.is_empty() || after_colon.contains(']') || text.parse::<Ipv6Addr>().is_ok();
-        if text.contains('/') || (port.is_none() && !is_numbered) {
-            return Err(wrong());
-        }
+        let port = port.map(str::parse).transpose().map_err(|_| wrong())?;
         let (name, is_end) = name.strip_prefix('*').map_or((name.as_str(), false), |end| (end, true));
         if name.is_empty() || name.contains(['/', '*', '@', ' ']) || (is_end && !name.starts_with('.')) {
             return Err(wrong());
@@ -62,22 +58,22 @@ impl Rule {
         Ok(Self::Host { name: name.to_string(), is_end, port })
     }
 
-    fn allows(&self, host: &str, port: Option<u16>) -> bool {
+    fn allows(&self, host: &str, port: Option<&str>) -> bool {
         match self {
             Self::Bucket(_) => false,
             Self::Host { name, is_end, port: wanted } => {
                 let is_host = if *is_end { host.ends_with(name.as_str()) } else { host == name };
-                is_host && (wanted.is_none() || *wanted == port)
+                is_host && wanted.is_none_or(|wanted| port.and_then(|port| port.parse().ok()) == Some(wanted))
             }
         }
     }
 }
 
 /// `host[:port]` as a comparable name: in small letters, without brackets and final point.
-fn split_port(server: &str) -> (String, Option<u16>) {
+fn split_port(server: &str) -> (String, Option<&str>) {
     let is_bare_v6 = server.parse::<Ipv6Addr>().is_ok();
     let (host, port) = match server.rsplit_once(':') {
-        Some((host, port)) if !is_bare_v6 && !port.contains(']') => (host, port.parse().ok()),
+        Some((host, port)) if !is_bare_v6 && !port.contains(']') => (host, Some(port)),
         _ => (server, None),
     };
     (host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase(), port)
@@ -143,8 +139,8 @@ impl Hosts {
     /// As [`Self::check`].
     pub fn check_resolved(&self, server: &str) -> Result<()> {
         self.check(server)?;
-        let (host, port) = split_port(server);
-        let addresses = (host.as_str(), port.unwrap_or_default()).to_socket_addrs();
+        let (host, _) = split_port(server);
+        let addresses = (host.as_str(), 0).to_socket_addrs();
         if addresses.is_ok_and(|mut addresses| addresses.any(|address| is_metadata(address.ip()))) {
             return Err(metadata_error(server));
         }
