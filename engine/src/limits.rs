@@ -7,7 +7,7 @@ use crate::function::inflate;
 use crate::job::{folder, restore, summary, verify, waves};
 use crate::options::format_bytes;
 use crate::stream::history;
-use crate::trust::{access, guard, limit, listen};
+use crate::trust::{access, guard, limit, listen, oidc, serve};
 use crate::{advise, cluster, generate, object_writer, operator, retry, runtime, store, web};
 
 /// One bound.
@@ -52,11 +52,20 @@ pub(crate) fn all() -> Vec<Limit> {
         count(limit::CALLERS_MAX), "Callers whose requests a server counts. Beyond them, new ones wait.";
         bytes(guard::BODY_BYTES_MAX), "Body of a request which is none of gRPC. Else 413.";
         bytes(cluster::defaults::MESSAGE_BYTES_MAX), "Message of gRPC and Flight: a plan, a batch of a result; `--grpc-server-max-decoding-message-size`. Else OUT_OF_RANGE.";
+        count(serve::CONNECTIONS_MAX), "Connections of a server at once. Others wait.";
+        time(serve::HEAD_TIMEOUT), "From the beginning of a connection to its first request, and between two of HTTP/1.1. Then it is closed.";
+        time(serve::IDLE_MAX), "Time of a connection of HTTP/2 without a new request. Then its client is asked to open another.";
         count(listen::HANDSHAKES_MAX), "TLS handshakes under way at a listener. Others wait.";
         time(listen::HANDSHAKE_TIMEOUT), "A TLS handshake. Then the connection is closed.";
         time(cluster::scheduler::SILENCE_MAX), "Silence of a connection to the scheduler, after which it is probed.";
         count(access::SESSIONS_MAX), "Sessions whose tokens a server knows. The oldest is forgotten.";
         time(access::SESSION_IDLE_MAX), "Idleness of such a session.";
+        time(oidc::KEYS_AGE_MAX), "Age of the keys of an issuer of tokens. Then they are fetched anew.";
+        time(oidc::KEYS_STALE_MAX), "Age of those keys while the issuer cannot be asked. Then no token of it is valid.";
+        time(oidc::KEYS_ASKED_EVERY), "Time between two questions for them.";
+        time(oidc::PROVIDER_TIMEOUT), "Such a question.";
+        bytes(oidc::ANSWER_BYTES_MAX), "An answer of the issuer. A larger one is refused.";
+        time(oidc::CLOCK_SKEW_MAX), "Difference between the clocks of issuer and server.";
         count(cluster::flight_sql::session::SESSIONS_MAX), "Sessions of Flight SQL. The one that was not used for the longest is dropped.";
         count(cluster::flight_sql::session::PREPARED_MAX), "Prepared statements of a session; as above.";
         count(cluster::flight_sql::session::RESULTS_MAX), "Results of the catalog in a session which wait to be fetched; as above.";

@@ -1,8 +1,11 @@
 //! Callers who ask too much, crashes, and input which is meant to do harm: what is refused, and that all else goes on.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Command;
 
+use baler_tests::DEADLINE;
 use baler_tests::authority::Authority;
 use baler_tests::baler::{Baler, binary, example};
 use baler_tests::corpus::lines;
@@ -59,6 +62,32 @@ fn who_asks_too_often_is_refused_and_others_are_served() {
     assert!(text.contains("requests a second of one caller"), "{text}");
     // Executors ask all the time and stay.
     assert_eq!(member.get(fleet.port, "/api/baler").map(|text| text.contains("heartbeat_age_seconds")), Some(true));
+}
+
+#[test]
+fn a_connection_that_asks_nothing_in_time_is_closed() {
+    let fleet = Fleet::start(1, &[]);
+    let streams: Vec<_> = [fleet.port, fleet.metrics_ports[0]]
+        .into_iter()
+        .flat_map(|port| ["", "GET / HTTP/1.1\r\nhost: local", "PRI * HTTP/2.0\r\n"].map(|beginning| (port, beginning)))
+        .map(|(port, beginning)| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stream.write_all(beginning.as_bytes()).unwrap();
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            (stream, port, beginning)
+        })
+        .collect();
+    // They are open: others are served meanwhile.
+    assert!(fleet.get("/api/baler").is_some());
+    for (mut stream, port, beginning) in streams {
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer);
+        // Reset where something that was sent was never read.
+        let is_end = ended.as_ref().map_or_else(|e| e.kind() == std::io::ErrorKind::ConnectionReset, |_| true);
+        assert!(is_end, "port {port} keeps a connection which begins with {beginning:?}: {ended:?}");
+        assert!(!String::from_utf8_lossy(&answer).contains("200 OK"));
+    }
+    assert!(fleet.get("/api/baler").is_some());
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! | [`feed`] | one feed of a test: a topic, a sink, `run` and `stream`, and what must be stored |
 //! | [`jaeger`] | a Jaeger which takes the spans of what a test runs |
 //! | [`prometheus`] | a Prometheus server which scrapes what a test runs |
+//! | [`provider`] | an OpenID provider which gives out tokens |
 //! | [`proxy`] | a TCP proxy whose faults are counted, so that a test can prove that its fault fired |
 //! | [`baler`] | the binary under test as a child process with a deadline |
 //! | [`browser`] | a headless Chromium which a script drives |
@@ -59,6 +60,7 @@ pub mod minio;
 pub mod mongo;
 pub mod packages;
 pub mod prometheus;
+pub mod provider;
 pub mod proxy;
 pub mod servers;
 pub mod topic;

@@ -178,6 +178,7 @@ fn announce() {
         say(&format!("Kafka:        {}", crate::kafka::description()));
         say(&format!("Prometheus:   {}", crate::prometheus::description()));
         say(&format!("Traces:       {}", crate::jaeger::description()));
+        say(&format!("OpenID:       {}", crate::provider::description()));
         say(&format!("Browser:      {}", crate::browser::description()));
         say(&format!("baler:        {}", crate::baler::description()));
     });

@@ -30,8 +30,8 @@ pub(super) struct TlsArgs {
 /// Who may come in.
 #[derive(Debug, Clone, Args)]
 pub(super) struct TrustArgs {
-    /// A file of roles: `<read|submit|admin|member> <name> <sha256:… of a token | dns:… of a certificate>` a line. Without it every certificate of
-    /// the authority may do everything. Read again when it changes.
+    /// A file of roles: `<read|submit|admin|member> <name> <sha256:… of a token | dns:… of a certificate | jwt:<claim>=<value>>` a line, and
+    /// `issuer <URL> <audience>` for the last sort. Without it every certificate of the authority may do everything. Read again when it changes.
     #[arg(long, env = "BALER_ACCESS", value_name = "FILE")]
     access: Option<PathBuf>,
     /// Listen without TLS on an address which other machines reach: whoever reaches the port may do everything.

@@ -84,14 +84,12 @@ impl Fleet {
     /// a scheduler of another version.
     pub async fn connect(url: &str, parts: &SessionParts) -> Result<Self> {
         let (url, is_secure) = http_url(url)?;
-        let token = read_secret("BALER", "TOKEN")?;
+        let token = token()?;
         let tls = fitting_tls(is_secure, parts, token.is_some())?;
         let place = Place::Client(url.replacen("https://", "http://", 1));
-        let mut metadata = HashMap::from([(VERSION_HEADER.to_string(), crate::VERSION.to_string())]);
-        metadata.extend(token.as_ref().map(|token| ("authorization".to_string(), format!("Bearer {token}"))));
-        let config = parts.config(&place).with_ballista_grpc_metadata(metadata);
+        let config = parts.config(&place).with_ballista_grpc_metadata(grpc_metadata(token));
         let context = SessionContext::new_with_state(parts.state(&place, config)?);
-        let fleet = Self { url, context, caller: Caller::new(tls, token)? };
+        let fleet = Self { url, context, caller: Caller::client(tls)? };
         let info = fleet.info().await?;
         statement::define_tables(&fleet.context, &info.tables).await?;
         Ok(fleet)
@@ -156,7 +154,7 @@ impl Fleet {
     pub async fn submission(&self, name: &str, plan: &LogicalPlan) -> Result<Submission> {
         let state = self.context.state();
         let plan = state.create_physical_plan(plan).await?;
-        let config = state.config().clone().with_ballista_job_name(name);
+        let config = state.config().clone().with_ballista_job_name(name).with_ballista_grpc_metadata(grpc_metadata(token()?));
         let task = Arc::new(TaskContext::from(&state).with_session_config(config));
         Ok(Submission { plan, task })
     }
@@ -221,28 +219,46 @@ impl From<Failure> for Error {
     }
 }
 
+/// The token of this process, as it is now: tokens of a provider end, and whoever fetches new ones writes them into the same file.
+fn token() -> Result<Option<String>> {
+    read_secret("BALER", "TOKEN")
+}
+
+/// What each gRPC call says besides: version and token.
+fn grpc_metadata(token: Option<String>) -> HashMap<String, String> {
+    let mut metadata = HashMap::from([(VERSION_HEADER.to_string(), crate::VERSION.to_string())]);
+    metadata.extend(token.map(|token| ("authorization".to_string(), format!("Bearer {token}"))));
+    metadata
+}
+
 /// How REST calls to a scheduler say who they are from. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Caller {
     plain: reqwest::Client,
     tls: Option<Arc<Tls>>,
-    token: Option<String>,
+    has_token: bool,
 }
 
 impl Caller {
-    /// By the certificate of `tls` and a token, as far as there are any.
-    pub(super) fn new(tls: Option<Arc<Tls>>, token: Option<String>) -> Result<Self> {
-        Ok(Self { plain: http_client()?, tls, token })
+    /// A client: says the token of this process too, if it has one.
+    fn client(tls: Option<Arc<Tls>>) -> Result<Self> {
+        // A token goes out by TLS alone.
+        Ok(Self { plain: http_client()?, has_token: tls.is_some(), tls })
     }
 
-    /// Calls the scheduler at `url`. Certificates are read anew when their files have changed.
+    /// A member of the fleet: is known by its certificate alone.
+    pub(super) fn member(tls: Option<Arc<Tls>>) -> Result<Self> {
+        Ok(Self { plain: http_client()?, has_token: false, tls })
+    }
+
+    /// Calls the scheduler at `url`. Certificates are read anew when their files have changed, and so is the token.
     async fn call(&self, method: Method, url: &str, path: &str) -> Result<Response> {
         let http = match &self.tls {
             Some(tls) => tls.http()?,
             None => self.plain.clone(),
         };
         let mut call = http.request(method, format!("{url}{path}"));
-        if let Some(token) = &self.token {
+        if self.has_token && let Some(token) = token()? {
             call = call.bearer_auth(token);
         }
         let answer = call.send().await.map_err(|e| unreachable_error(url, &e))?;

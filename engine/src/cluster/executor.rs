@@ -96,7 +96,7 @@ pub async fn serve(mut config: ExecutorProcessConfig, parts: SessionParts, optio
 async fn run(config: Arc<ExecutorProcessConfig>, options: &ExecutorOptions) -> Result<bool> {
     let scheme = if options.trust.tls.is_some() { "https" } else { "http" };
     let scheduler = format!("{scheme}://{}:{}", config.scheduler_host, config.scheduler_port);
-    let caller = Caller::new(options.trust.tls.clone(), None)?;
+    let caller = Caller::member(options.trust.tls.clone())?;
     let stopped = runtime::spawn_io(stop_signal())?;
     tokio::pin! {
         let stopped = stopped.join();

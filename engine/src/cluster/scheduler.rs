@@ -47,9 +47,8 @@ use crate::statement;
 use crate::telemetry::host::{local_folder, publish_certificates, publish_disks};
 use crate::telemetry::serve::metrics_answer;
 use crate::telemetry::text::Published;
-use crate::trust::Trust;
 use crate::trust::guard::{guarded, is_grpc};
-use crate::trust::listen::{Clients, Peer, TlsListener};
+use crate::trust::{self, Trust};
 use crate::web;
 use crate::web::board::Board;
 
@@ -103,14 +102,9 @@ pub async fn serve(mut config: SchedulerConfig, parts: SessionParts, tables: Str
     let board = Arc::new(Board::new(env, state, Arc::new(workers))?);
     let router = guarded(router(scheduler, &config, tables, versions, board), &trust);
     tracing::info!(%address, version = crate::VERSION, tls = config.use_tls, "scheduler listens");
-    let served = match trust.tls {
-        None => axum::serve(listener.tap_io(tune), router.into_make_service_with_connect_info::<SocketAddr>()).await,
-        Some(tls) => {
-            let listener = TlsListener::new(listener, tls, Clients::Any, tune);
-            axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
-        }
-    };
-    served.map_err(|e| Error::internal("the scheduler's server ended").with_source(e))
+    let forever = std::future::pending();
+    trust::serve::serve(listener, router, trust.tls, tune, forever).await;
+    Ok(())
 }
 
 /// Binds a port, with patience for one which is still held.

@@ -19,7 +19,7 @@ use tonic::{Request, Status};
 use super::scheduler::{bind, tune};
 use crate::error::{Error, Result};
 use crate::runtime::{Spawned, spawn_io};
-use crate::trust::access::{Access, Shown};
+use crate::trust::access::Access;
 use crate::trust::listen::{Clients, TlsListener, front};
 use crate::trust::tls::Tls;
 
@@ -76,7 +76,7 @@ pub(super) async fn secure_ports(config: &mut ExecutorProcessConfig, tls: &Arc<T
 fn check(access: &Access, request: Request<()>) -> Result<Request<()>, Status> {
     let chain = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>().and_then(|peer| peer.peer_certs());
     let certificate = chain.as_ref().and_then(|chain| chain.first());
-    match access.caller(Shown { certificate, token: None }) {
+    match access.certified(certificate) {
         Ok(_) => Ok(request),
         Err(why) => Err(Status::unauthenticated(why)),
     }

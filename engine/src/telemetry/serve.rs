@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::{Spawned, spawn_io};
 use crate::trust::Trust;
 use crate::trust::guard::guarded;
-use crate::trust::listen::{Clients, Peer, TlsListener};
+use crate::trust::serve::serve;
 
 /// The answer to a scrape: the counters of this process, what it publishes, and what the operating system says of it.
 pub fn metrics_answer(published: &Published) -> Response {
@@ -80,20 +80,7 @@ impl MetricsServer {
         let served = spawn_io(async move {
             // A dropped sender ends it as well.
             let stopped = async move { drop(stopped.await) };
-            let served = match tls {
-                None => {
-                    let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
-                    axum::serve(listener, routes).with_graceful_shutdown(stopped).await
-                }
-                Some(tls) => {
-                    let listener = TlsListener::new(listener, tls, Clients::Any, |_: &mut TcpStream| {});
-                    let routes = routes.into_make_service_with_connect_info::<Peer>();
-                    axum::serve(listener, routes).with_graceful_shutdown(stopped).await
-                }
-            };
-            if let Err(error) = served {
-                tracing::warn!(%error, "metrics are no longer served");
-            }
+            serve(listener, routes, tls, |_: &mut TcpStream| {}, stopped).await;
         })?;
         Ok(Self { served, stop, scrapes })
     }

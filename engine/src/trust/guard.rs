@@ -92,7 +92,7 @@ async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next
         // Ballista's scheduler looks for it under this type.
         request.extensions_mut().insert(ConnectInfo(peer.address));
     }
-    let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|from| from.0.ip());
+    let from = peer.as_ref().map(|peer| peer.address.ip());
     let path = request.uri().path().to_string();
     let is_grpc = is_grpc(request.headers());
     if !is_grpc {
@@ -107,7 +107,7 @@ async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next
     let Some(needed) = needed(request.method(), &path, is_grpc) else { return next.run(request).await };
     let token = token_of(request.headers());
     let shown = Shown { certificate: peer.as_ref().and_then(|peer| peer.certificate.as_ref()), token: token.as_deref() };
-    let caller = match access.caller(shown) {
+    let caller = match access.caller(shown).await {
         Ok(caller) => caller,
         Err(why) => {
             // Guesses count, and beyond the limit they fill no log.
@@ -121,7 +121,7 @@ async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next
     if let Some(caller) = &caller
         && caller.role < needed
     {
-        let why = format!("`{}` has the role {}, and this takes the role {needed}", caller.name, caller.role);
+        let why = format!("`{caller}` has the role {}, and this takes the role {needed}", caller.role);
         tracing::info!(target: "baler::audit", peer = address(peer.as_ref()), path, why, "refused");
         return refuse(&path, is_grpc, StatusCode::FORBIDDEN, &why);
     }
@@ -129,8 +129,8 @@ async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next
     let _turn = match &caller {
         _ if needed == Role::Member => None,
         caller => {
-            let asks = caller.as_ref().map_or(Asks::Address(from), |caller| Asks::Name(&caller.name));
-            match guard.limiter.take(asks) {
+            let name = caller.as_ref().map(Caller::to_string);
+            match guard.limiter.take(name.as_deref().map_or(Asks::Address(from), Asks::Name)) {
                 Ok(turn) => Some(turn),
                 Err(why) => return refuse(&path, is_grpc, StatusCode::TOO_MANY_REQUESTS, &why),
             }
@@ -152,7 +152,7 @@ async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next
 
 /// One line of what somebody has changed, or begun: `submit`, `cancel`, `query`, `write`, `ddl`. `object` holds no secret.
 pub fn audit(caller: Option<&Caller>, action: &str, object: &str) {
-    let (name, role) = caller.map_or(("everybody", String::new()), |caller| (caller.name.as_str(), caller.role.to_string()));
+    let (name, role) = caller.map_or_else(|| ("everybody".to_string(), String::new()), |caller| (caller.to_string(), caller.role.to_string()));
     tracing::info!(target: "baler::audit", caller = name, role, action, object, "audit");
 }
 

@@ -7,7 +7,9 @@
 //! | [`access`] | roles, and the file which gives them to tokens and certificates |
 //! | [`guard`] | the one layer before every route of a server |
 //! | [`limit`] | how much one caller may ask for |
+//! | `oidc` | tokens of an OpenID Connect provider |
 //! | [`reach`] | files and hosts which tables may name |
+//! | [`serve`] | the connections of a server: how many, and how long one may be silent |
 //! | `shown` | the certificate which another server shows |
 //! | `reload` | files which are read again when they change |
 //!
@@ -17,8 +19,10 @@ pub mod access;
 pub mod guard;
 pub mod limit;
 pub mod listen;
+pub(crate) mod oidc;
 pub mod reach;
 mod reload;
+pub mod serve;
 pub(crate) mod shown;
 pub mod tls;
 

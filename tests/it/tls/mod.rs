@@ -1,6 +1,7 @@
 //! Fleets with TLS: who gets in, and how certificates are renewed. All is done by real processes and real handshakes.
 
 mod drivers;
+mod provider;
 mod roles;
 mod secrets;
 

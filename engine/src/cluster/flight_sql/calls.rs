@@ -84,7 +84,7 @@ impl Service {
                 (None, None) => return Err(Status::unauthenticated("the session is unknown or was idle for too long; connect again")),
             }
         }
-        let id = caller.map_or(ANONYMOUS_SESSION.to_string(), |caller| format!("{ANONYMOUS_SESSION} {}", caller.name));
+        let id = caller.map_or(ANONYMOUS_SESSION.to_string(), |caller| format!("{ANONYMOUS_SESSION} {caller}"));
         match self.sessions.get(&id) {
             Some(session) => Ok(session),
             None => self.open(id).await,
