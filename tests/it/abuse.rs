@@ -295,3 +295,23 @@ fn executors_whose_clocks_are_days_off_store_the_same_documents() {
         assert!(log.contains("20") && !log.contains(today.trim()), "{executor} knows the right day");
     }
 }
+
+#[test]
+fn a_line_of_ten_gigabytes_is_cut_and_takes_no_memory_of_its_size() {
+    let mut job = Job::new();
+    job.source_options = Vec::new();
+    // Zeros to the end, and none of them on the disk.
+    let bytes: u64 = 10 << 30;
+    let file = fs::File::create(job.scratch.join("input/line.txt")).unwrap();
+    file.set_len(bytes).unwrap();
+    let mut running = job.call().start();
+    let mut peak = 0;
+    while running.is_running() {
+        peak = peak.max(running.peak_bytes().unwrap_or_default());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    running.wait().expect_code(0);
+    assert!((16 << 20..512 << 20).contains(&peak), "{peak} bytes");
+    let report = job.verify(0);
+    assert_eq!((report.counts(), report.count("raw_bytes")), ([0, 0, 0], bytes));
+}

@@ -37,7 +37,7 @@ exit "$first$second"
 "#;
 
 /// The call which gives a script file systems of its own: root may ask for them, others take a user namespace.
-fn own_file_systems() -> Option<&'static [&'static str]> {
+pub(crate) fn own_file_systems() -> Option<&'static [&'static str]> {
     let ways: [&[&str]; 2] = [&["unshare", "--mount"], &["unshare", "--user", "--map-root-user", "--mount"]];
     let works = |way: &&&[&str]| {
         let probe = Command::new(way[0]).args(&way[1..]).args(["mount", "-t", "tmpfs", "none", "/mnt"]).output();

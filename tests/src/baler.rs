@@ -231,6 +231,13 @@ impl Running {
         self.is_running()
     }
 
+    /// The most memory that it has had in use so far, as long as it runs.
+    pub fn peak_bytes(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+    }
+
     /// What it has written to stderr so far.
     pub fn stderr(&self) -> String {
         fs::read(&self.stderr).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()

@@ -115,9 +115,9 @@ impl Fleet {
         format!("{}://{}:{}", if self.member.is_some() { "dfs" } else { "df" }, self.host, self.port)
     }
 
-    fn server(&self, name: &str, arguments: &[String]) -> Server {
+    fn server(&self, name: &str, arguments: &[String], more: &[(String, String)]) -> Server {
         let mut command = Command::new(&self.program);
-        command.args(arguments).env_clear().env("BALER_LOG", "info").envs(self.variables.iter().cloned());
+        command.args(arguments).env_clear().env("BALER_LOG", "info").envs(self.variables.iter().chain(more).cloned());
         for name in ["PATH", "HOME", "TMPDIR"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
@@ -130,13 +130,18 @@ impl Fleet {
     pub fn start_scheduler(&mut self) {
         let mut arguments = vec!["scheduler".to_string(), "--bind-port".into(), self.port.to_string()];
         arguments.extend(self.flags.iter().cloned());
-        let mut server = self.server("scheduler", &arguments);
+        let mut server = self.server("scheduler", &arguments, &[]);
         server.wait_ready(|| self.body("/healthz").is_some());
         self.scheduler = Some(server);
     }
 
     /// Starts another executor; returns its number. It may not have registered yet.
     pub fn add_executor(&mut self) -> usize {
+        self.add_executor_with(&[])
+    }
+
+    /// The same, of one which sees other variables besides.
+    pub fn add_executor_with(&mut self, variables: &[(String, String)]) -> usize {
         let number = self.executors.len();
         let ports = [free_port(), free_port(), free_port()];
         self.metrics_ports.push(ports[2]);
@@ -148,7 +153,7 @@ impl Fleet {
         arguments.extend(["--work-dir", &work, "--drain-seconds", "20"]);
         arguments.extend(self.executor_flags.iter().map(String::as_str));
         let arguments: Vec<String> = arguments.into_iter().map(String::from).collect();
-        self.executors.push(Some(self.server(&format!("executor-{number}"), &arguments)));
+        self.executors.push(Some(self.server(&format!("executor-{number}"), &arguments, variables)));
         number
     }
 

@@ -1,6 +1,5 @@
 //! The one layer before every route of a server: gRPC, Flight SQL, REST, pages and metrics alike.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
