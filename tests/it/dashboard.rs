@@ -5,7 +5,7 @@ use std::process::Command;
 
 use baler_tests::authority::{Authority, sha256};
 use baler_tests::baler::{Baler, Running};
-use baler_tests::browser::drive;
+use baler_tests::browser::{self, drive};
 use baler_tests::corpus::{self, lines};
 use baler_tests::feed::Feed;
 use baler_tests::fleet::{Fleet, get, request};
@@ -358,6 +358,7 @@ fn sixteen_thousand_splits_and_a_thousand_executors_are_shown_while_they_change(
     for number in 0..SPLITS {
         job.add_file(&format!("{number:05}.jsonl"), format!("{{\"n\":{number}}}\n").as_bytes());
     }
+    browser::install();
     let mut run = job.call().start();
     assert!(run.runs_until("the job has begun", || state.join("load/manifest.json").exists()));
     let url = format!("http://127.0.0.1:{}", fleet.port);

@@ -63,19 +63,31 @@ pub fn screenshots() -> PathBuf {
     folder
 }
 
+/// Has the browser ready, for a test whose page has to open while something is under way.
+///
+/// # Panics
+/// When it cannot be had.
+pub fn install() {
+    modules();
+    chromium();
+}
+
+fn modules() -> PathBuf {
+    cache::tool(&format!("playwright-{PLAYWRIGHT}"), "npm install", |place| {
+        let packages = [format!("playwright-core@{PLAYWRIGHT}"), format!("axe-core@{AXE}")];
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(place).args(&packages);
+        cache::step(&mut npm, "Node.js with npm");
+    })
+}
+
 /// Runs a script of Node with a browser; `input` is what it reads, and its answer is what it prints last.
 ///
 /// # Panics
 /// When the script fails; with all that it said.
 #[track_caller]
 pub fn drive(script: &Path, input: &Value) -> Value {
-    let modules = cache::tool(&format!("playwright-{PLAYWRIGHT}"), "npm install", |place| {
-        let packages = [format!("playwright-core@{PLAYWRIGHT}"), format!("axe-core@{AXE}")];
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(place).args(&packages);
-        cache::step(&mut npm, "Node.js with npm");
-    });
-    let (program, environment) = chromium();
+    let (modules, (program, environment)) = (modules(), chromium());
     let scratch = Scratch::new();
     let mut input = input.clone();
     input["chromium"] = program.display().to_string().into();

@@ -155,16 +155,26 @@ impl StateFolder {
     /// # Errors
     /// As [`Self::read`].
     pub(crate) async fn read_files<T: DeserializeOwned + Send + 'static>(&self, files: Vec<object_store::path::Path>) -> Result<Vec<T>> {
+        let found = self.find_files(files).await?.into_iter();
+        found.map(|(path, content)| content.ok_or_else(|| Error::conflict(format!("{path} was removed while it was read")))).collect()
+    }
+
+    /// Files by their paths, in no order; of those which are not there, the path alone.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) async fn find_files<T: DeserializeOwned + Send + 'static>(
+        &self,
+        files: Vec<object_store::path::Path>,
+    ) -> Result<Vec<(object_store::path::Path, Option<T>)>> {
         let folder = self.place.clone();
         runtime::spawn_io(async move {
             futures::stream::iter(files)
                 .map(|path| {
                     let file = Location { store: folder.store.clone(), uri: path.to_string(), path };
                     async move {
-                        let text = read_file(&file)
-                            .await?
-                            .ok_or_else(|| Error::conflict(format!("{} was removed while it was read", file.uri)))?;
-                        parse(&file.uri, &text)
+                        let content = read_file(&file).await?.map(|text| parse(&file.uri, &text)).transpose()?;
+                        Ok((file.path, content))
                     }
                 })
                 .buffer_unordered(READS_IN_FLIGHT)

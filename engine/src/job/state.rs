@@ -110,8 +110,20 @@ impl JobState {
     /// # Errors
     /// As [`Self::manifest`].
     pub async fn receipts_of(&self, splits: Vec<String>) -> Result<Vec<Receipt>> {
-        let files = splits.iter().map(|split| self.folder.path(&format!("receipts/{split}.json"))).collect();
-        self.folder.read_files(files).await
+        self.folder.read_files(self.receipt_files(splits)).await
+    }
+
+    /// The receipts of those of these splits which have one, in no order; lists nothing.
+    ///
+    /// # Errors
+    /// As [`Self::manifest`].
+    pub async fn find_receipts(&self, splits: Vec<String>) -> Result<Vec<Receipt>> {
+        let found = self.folder.find_files(self.receipt_files(splits)).await?;
+        Ok(found.into_iter().filter_map(|(_path, receipt)| receipt).collect())
+    }
+
+    fn receipt_files(&self, splits: Vec<String>) -> Vec<object_store::path::Path> {
+        splits.iter().map(|split| self.folder.path(&format!("receipts/{split}.json"))).collect()
     }
 
     /// All receipts, by split.

@@ -7,7 +7,7 @@
 //! (its cost grows with the square of a stage's tasks); the next wave is there before the last one ends, so that no slot is
 //! idle in between; near the end tasks are small, and splits that lag are sent a second time.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -40,7 +40,8 @@ const SPLIT_OVERHEAD_BYTES: u64 = 4 << 20;
 const COMPRESSED_FACTOR: u64 = 8;
 /// How often receipts are looked for.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Looking takes at most this part of the time: listing 100,000 receipts is not for every half second.
+/// Looking takes at most this part of the time: listing 100,000 receipts is not for every half second. A listing goes on beside all else, and
+/// a wave that has ended is settled by the names of its own splits, so that a million receipts in a bucket hold nothing up.
 const LOOK_SHARE: u32 = 10;
 /// Failures in a row, without a receipt in between, on a fleet that is alive.
 pub(crate) const FAILURES_MAX: u32 = 4;
@@ -56,6 +57,12 @@ struct Sent {
     at: Instant,
     wave: u32,
     is_repeated: bool,
+}
+
+/// The splits which have receipts, and how long it took to list them.
+struct Listed {
+    names: Vec<String>,
+    took: Duration,
 }
 
 /// How a wave ended.
@@ -106,7 +113,7 @@ pub(super) async fn write(job: &Job, fleet: &Fleet) -> Result<Vec<Receipt>> {
 
 impl Waves<'_> {
     async fn run(&mut self) -> Result<()> {
-        let mut pause = LOOK_EVERY;
+        let mut listing = self.list_after(LOOK_EVERY)?;
         loop {
             let slots = self.slots().await?;
             if slots > 0 {
@@ -115,20 +122,31 @@ impl Waves<'_> {
                 }
                 self.repeat_late(slots).await?;
             }
-            let ended = tokio::select! {
-                ended = self.under_way.next(), if !self.under_way.is_empty() => ended,
-                () = tokio::time::sleep(pause) => None,
-            };
-            let begun = Instant::now();
-            self.look().await?;
-            pause = LOOK_EVERY.max(begun.elapsed() * LOOK_SHARE);
-            if let Some(ended) = ended {
-                self.settle(ended?).await?;
+            tokio::select! {
+                Some(ended) = self.under_way.next(), if !self.under_way.is_empty() => self.settle(ended?).await?,
+                listed = &mut listing => {
+                    let Listed { names, took } = listed?;
+                    let new = names.into_iter().filter(|name| self.sent.contains_key(name)).collect();
+                    self.take_receipts(new).await?;
+                    listing = self.list_after(LOOK_EVERY.max(took * LOOK_SHARE))?;
+                }
             }
             if self.waiting.is_empty() && self.sent.is_empty() {
                 return Ok(());
             }
         }
+    }
+
+    /// Lists the receipts after a pause, whatever else is done meanwhile.
+    fn list_after(&self, pause: Duration) -> Result<BoxFuture<'static, Result<Listed>>> {
+        let state = self.job.state().clone();
+        let listing = runtime::spawn_io(async move {
+            tokio::time::sleep(pause).await;
+            let begun = Instant::now();
+            let names = state.receipt_names().await?;
+            Ok(Listed { names, took: begun.elapsed() })
+        })?;
+        Ok(async move { listing.join().await? }.boxed())
     }
 
     async fn slots(&self) -> Result<usize> {
@@ -163,11 +181,9 @@ impl Waves<'_> {
         Ok(())
     }
 
-    /// Reads the receipts that have come since the last look.
-    async fn look(&mut self) -> Result<()> {
-        let state = self.job.state();
-        let new: Vec<String> = state.receipt_names().await?.into_iter().filter(|name| self.sent.contains_key(name)).collect();
-        for receipt in state.receipts_of(new).await? {
+    /// Reads the receipts of those of these splits which have one.
+    async fn take_receipts(&mut self, splits: Vec<String>) -> Result<()> {
+        for receipt in self.job.state().find_receipts(splits).await? {
             self.sent.remove(&receipt.split);
             let took = (receipt.finished - receipt.started).to_std().unwrap_or_default();
             self.slowest = self.slowest.max(took);
@@ -182,7 +198,8 @@ impl Waves<'_> {
     async fn settle(&mut self, ended: Ended) -> Result<()> {
         let Ended { wave, result } = ended;
         self.submissions.remove(&wave);
-        let left: HashSet<String> = self.sent.values().filter(|sent| sent.wave == wave).map(|sent| sent.split.id.clone()).collect();
+        self.take_receipts(self.left_of(wave)).await?;
+        let left = self.left_of(wave);
         let cause = match result {
             Ok(()) if left.is_empty() => return Ok(()),
             Ok(()) => Error::internal(format!("wave {wave} ended, and {} of its splits have no receipt", left.len())),
@@ -210,6 +227,11 @@ impl Waves<'_> {
         }
         tokio::time::sleep(LOOK_EVERY * 2_u32.pow(self.failures)).await;
         Ok(())
+    }
+
+    /// The splits of a wave which have no receipt that is known.
+    fn left_of(&self, wave: u32) -> Vec<String> {
+        self.sent.values().filter(|sent| sent.wave == wave).map(|sent| sent.split.id.clone()).collect()
     }
 
     /// Sends splits a second time which lag behind while slots are idle: their executor may be stalled. Ids make that harmless.
