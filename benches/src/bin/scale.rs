@@ -80,11 +80,13 @@ struct Line {
 }
 
 impl Line {
-    /// The line with the least squares of relative errors in `n`: each point weighs 1 ÷ n, so that large numbers do not drown the small.
-    fn through(points: &[(f64, f64)]) -> Self {
-        let sum = |term: fn(f64, f64) -> f64| points.iter().map(|(n, y)| term(*n, *y)).sum::<f64>();
-        let (w, x, y) = (sum(|n, _| 1.0 / n), sum(|_, _| 1.0), sum(|n, y| y / n));
-        let (xx, xy) = (sum(|n, _| n), sum(|_, y| y));
+    /// The line with the least squares. Times are counted from next to nothing, so a point weighs 1 ÷ n there and large numbers do not drown
+    /// the small; memory has a large fixed part, whose noise would drown the growth if small numbers weighed more.
+    fn through(points: &[(f64, f64)], unit: &str) -> Self {
+        let weight = |n: f64| if unit == "MiB" { 1.0 } else { 1.0 / n };
+        let sum = |term: fn(f64, f64) -> f64| points.iter().map(|(n, y)| weight(*n) * term(*n, *y)).sum::<f64>();
+        let (w, x, y) = (sum(|_, _| 1.0), sum(|n, _| n), sum(|_, y| y));
+        let (xx, xy) = (sum(|n, _| n * n), sum(|n, y| n * y));
         let each = ((w * xy - x * y) / (w * xx - x * x)).max(0.0);
         Self { fixed: (y - each * x) / w, each }
     }
@@ -113,12 +115,12 @@ fn main() -> Result<()> {
     println!("{:<20} {:>12} {:>16} {:>14} {:>14}", "cost", "fixed", "per 1000 splits", "foretold", "measured");
     let lines = COSTS.map(|cost| {
         let known: Vec<_> = points[..points.len() - 1].iter().map(|point| (point.splits as f64, (cost.of)(point))).collect();
-        let line = Line::through(&known);
+        let line = Line::through(&known, cost.unit);
         let (foretold, measured) = (line.at(largest.splits as f64), (cost.of)(largest));
         let name = format!("{}, {}", cost.name, cost.unit);
         println!("{name:<20} {:>12.3} {:>16.3} {foretold:>14.2} {measured:>14.2}", line.fixed, 1000.0 * line.each);
         // What is foretold beyond here rests on all points.
-        Line::through(&points.iter().map(|point| (point.splits as f64, (cost.of)(point))).collect::<Vec<_>>())
+        Line::through(&points.iter().map(|point| (point.splits as f64, (cost.of)(point))).collect::<Vec<_>>(), cost.unit)
     });
     for (name, bytes, cores) in [("2 TB, 10 executors", 2e12, 40.0), ("1 PB, 1,000 executors", 1e15, 4000.0)] {
         foretell(name, bytes, cores, per_core, &lines);
@@ -204,8 +206,10 @@ mod tests {
 
     #[test]
     fn a_line_is_found_again() {
-        let line = Line::through(&[(16.0, 2.0 + 0.5 * 16.0), (100.0, 52.0), (1000.0, 502.0)]);
-        assert!((line.fixed - 2.0).abs() < 1e-9 && (line.each - 0.5).abs() < 1e-9, "{line:?}");
-        assert!((line.at(10.0) - 7.0).abs() < 1e-9);
+        for unit in ["CPU s", "MiB"] {
+            let line = Line::through(&[(16.0, 2.0 + 0.5 * 16.0), (100.0, 52.0), (1000.0, 502.0)], unit);
+            assert!((line.fixed - 2.0).abs() < 1e-9 && (line.each - 0.5).abs() < 1e-9, "{line:?}");
+            assert!((line.at(10.0) - 7.0).abs() < 1e-9);
+        }
     }
 }

@@ -258,7 +258,9 @@ impl Caller {
             None => self.plain.clone(),
         };
         let mut call = http.request(method, format!("{url}{path}"));
-        if self.has_token && let Some(token) = token()? {
+        if self.has_token
+            && let Some(token) = token()?
+        {
             call = call.bearer_auth(token);
         }
         let answer = call.send().await.map_err(|e| unreachable_error(url, &e))?;

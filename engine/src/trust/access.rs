@@ -259,7 +259,9 @@ impl Entries {
             })?;
         }
         if entries.issuer.is_none() && !entries.claims.is_empty() {
-            return Err(Error::config(format!("{file} gives roles to claims of tokens, but names nobody who makes them: add `issuer <URL> <audience>`")));
+            return Err(Error::config(format!(
+                "{file} gives roles to claims of tokens, but names nobody who makes them: add `issuer <URL> <audience>`"
+            )));
         }
         Ok(entries)
     }

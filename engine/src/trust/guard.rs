@@ -151,7 +151,8 @@ async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next
 
 /// One line of what somebody has changed, or begun: `submit`, `cancel`, `query`, `write`, `ddl`. `object` holds no secret.
 pub fn audit(caller: Option<&Caller>, action: &str, object: &str) {
-    let (name, role) = caller.map_or_else(|| ("everybody".to_string(), String::new()), |caller| (caller.to_string(), caller.role.to_string()));
+    let (name, role) =
+        caller.map_or_else(|| ("everybody".to_string(), String::new()), |caller| (caller.to_string(), caller.role.to_string()));
     tracing::info!(target: "baler::audit", caller = name, role, action, object, "audit");
 }
 

@@ -126,7 +126,13 @@ impl Issuer {
         trust_ring();
         let http = reqwest::Client::builder().timeout(PROVIDER_TIMEOUT).redirect(Policy::none()).build();
         let http = http.map_err(|_| "an HTTP client for the issuer cannot be made")?;
-        Ok(Self { url: url.to_string(), audience: audience.to_string(), http, keys: Mutex::default(), asking: tokio::sync::Mutex::default() })
+        Ok(Self {
+            url: url.to_string(),
+            audience: audience.to_string(),
+            http,
+            keys: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+        })
     }
 
     /// What the token says, if the provider has signed it, for this audience, and it is valid now.
