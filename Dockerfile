@@ -3,6 +3,9 @@
 #   docker build -t baler .                                    compiles Baler and makes the image
 #   docker build -t baler --target prebuilt .                  the same image around a binary `./baler` that exists already
 #   docker run --rm --no-healthcheck baler demo
+# The same files give the same image, byte for byte, where the base images are named by their digests and times are fixed:
+#   SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) docker buildx build --build-arg BASE_IMAGE=…@sha256:… --build-arg BUILD_IMAGE=…@sha256:… \
+#     --output type=image,name=baler,rewrite-timestamp=true .
 #
 # BASE_IMAGE needs glibc 2.36 or newer, libgcc and certificates of public authorities; nothing is run in it while the image is made.
 ARG BASE_IMAGE=gcr.io/distroless/cc-debian12:nonroot

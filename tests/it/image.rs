@@ -44,7 +44,7 @@ fn the_image_needs_no_writable_file_system_but_its_volume() {
 #[test]
 fn the_image_says_what_it_is() {
     let (_scratch, image) = (Scratch::new(), Image::shared());
-    let shown = image.inspect();
+    let shown = image.inspect("localhost/baler");
     let config = &shown["Docker"]["config"];
     assert_eq!(config["User"], "65532:65532");
     assert_eq!(config["Entrypoint"][0], "/usr/local/bin/baler");
@@ -68,6 +68,20 @@ fn the_health_command_tells_ready_from_alive_from_gone() {
     ask(format!("{scheduler}/readyz")).expect_code(0);
     ask(format!("http://127.0.0.1:{}/healthz", free_port())).expect_one_line(3, &["nothing answers"]);
     ask("well?".to_string()).expect_one_line(2, &["`well?` is not a URL"]);
+}
+
+#[test]
+fn the_same_files_make_the_same_image() {
+    let image = Image::shared();
+    // Digests of its layers, and what it says of itself. The name of buildah's own container is beside it, as BuildKit's is not.
+    let [first, second] = ["localhost/first", "localhost/second"].map(|tag| {
+        image.make(tag);
+        let mut docker = image.inspect(tag)["Docker"].take();
+        docker["config"].as_object_mut().unwrap().remove("Hostname");
+        (docker["rootfs"]["diff_ids"].take(), docker["config"].take())
+    });
+    assert!(first.0.as_array().unwrap().len() > 1, "{first:?}");
+    assert_eq!(first, second);
 }
 
 #[test]

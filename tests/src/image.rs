@@ -67,6 +67,18 @@ impl Image {
 
     fn build() -> Self {
         say("the image is built by buildah over a base of debootstrap's, around the binary under test");
+        let mut image = Self { root: PathBuf::new(), container: String::new(), store: run_folder().join(random_name("images")) };
+        let scratch = image.expect(&["from", "scratch"]);
+        image.expect(&["add", &scratch, &base().display().to_string(), "/"]);
+        image.expect(&["commit", "--rm", &scratch, BASE]);
+        image.make("localhost/baler");
+        image.container = image.expect(&["from", "localhost/baler"]);
+        image.root = image.expect(&["mount", &image.container]).into();
+        image
+    }
+
+    /// Makes the image from files that are copied anew.
+    pub fn make(&self, tag: &str) {
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let context = run_folder().join(random_name("context"));
         fs::create_dir(&context).expect("cannot make a folder");
@@ -76,19 +88,12 @@ impl Image {
             "cp",
         );
         cache::step(Command::new("strip").arg("-o").arg(context.join("baler")).arg(baler::binary()), "binutils (`strip`)");
-        let mut image = Self { root: PathBuf::new(), container: String::new(), store: run_folder().join(random_name("images")) };
-        let scratch = image.expect(&["from", "scratch"]);
-        image.expect(&["add", &scratch, &base().display().to_string(), "/"]);
-        image.expect(&["commit", "--rm", &scratch, BASE]);
-        let file = checkout.join("Dockerfile").display().to_string();
-        let context_path = context.display().to_string();
+        let (file, folder) = (checkout.join("Dockerfile").display().to_string(), context.display().to_string());
         let base = format!("BASE_IMAGE={BASE}");
-        let build = ["bud", "--isolation", "chroot", "--format", "docker", "--build-arg", &base, "--target", "prebuilt"];
-        image.expect(&[&build[..], &["--tag", "localhost/baler", "--file", &file, &context_path]].concat());
-        image.container = image.expect(&["from", "localhost/baler"]);
+        let build = ["bud", "--isolation", "chroot", "--format", "docker", "--build-arg", &base, "--target", "prebuilt", "--no-cache"];
+        // What BuildKit does by SOURCE_DATE_EPOCH.
+        self.expect(&[&build[..], &["--timestamp", "1700000000", "--tag", tag, "--file", &file, &folder]].concat());
         fs::remove_dir_all(context).expect("cannot remove a folder");
-        image.root = image.expect(&["mount", &image.container]).into();
-        image
     }
 
     /// Runs `buildah`.
@@ -118,8 +123,8 @@ impl Image {
     ///
     /// # Panics
     /// When it cannot be read.
-    pub fn inspect(&self) -> serde_json::Value {
-        let output = self.buildah(&["inspect", "--type", "image", "localhost/baler"]);
+    pub fn inspect(&self, tag: &str) -> serde_json::Value {
+        let output = self.buildah(&["inspect", "--type", "image", tag]);
         serde_json::from_slice(&output.stdout).expect("the image describes itself")
     }
 
