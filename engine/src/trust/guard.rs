@@ -26,6 +26,8 @@ const FLIGHT: &str = "/arrow.flight.protocol.FlightService/";
 /// Drivers send base64 with padding and without.
 const ANY_PADDING: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+/// Where a scheduler says its version and its executors.
+const VERSION: &str = "/api/baler";
 const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
 
 /// Puts the guard before all routes. Behind it a request carries its [`Caller`], unless nobody is asked.
@@ -124,9 +126,10 @@ async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next
         tracing::info!(target: "baler::audit", peer = address(peer.as_ref()), path, why, "refused");
         return refuse(&path, is_grpc, StatusCode::FORBIDDEN, &why);
     }
-    // Executors work with the scheduler all the time, and there may be many behind one address.
+    // Executors work with the scheduler all the time, there may be many behind one address and with one name, and each asks for its version when it begins.
+    let is_of_members = needed == Role::Member || (path == VERSION && caller.as_ref().is_some_and(|caller| caller.role == Role::Member));
     let _turn = match &caller {
-        _ if needed == Role::Member => None,
+        _ if is_of_members => None,
         caller => {
             let name = caller.as_ref().map(Caller::to_string);
             match guard.limiter.take(name.as_deref().map_or(Asks::Address(from), Asks::Name)) {
