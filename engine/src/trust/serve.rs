@@ -176,18 +176,19 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::runtime::{Spawned, spawn_io};
 
     const ASKS: &[u8] = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n";
 
     /// A server with these bounds, its address, and what stops it.
-    async fn server(bounds: Bounds) -> (SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    async fn server(bounds: Bounds) -> (SocketAddr, oneshot::Sender<()>, Spawned<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Router::new().route("/", get(|ConnectInfo(peer): ConnectInfo<Peer>| async move { peer.address.to_string() }));
         let (stop, stopped) = oneshot::channel();
         let of_address = |address| Peer { address, certificate: None };
         let served = accept(Plain { listener, tune: |_| {} }, of_address, routes, bounds, async { drop(stopped.await) });
-        (address, stop, tokio::spawn(served))
+        (address, stop, spawn_io(served).unwrap())
     }
 
     async fn ask(stream: &mut TcpStream) -> String {
@@ -224,7 +225,7 @@ mod tests {
         ask(&mut kept).await;
         stop.send(()).unwrap();
         assert_eq!(kept.read(&mut [0]).await.unwrap(), 0);
-        served.await.unwrap();
+        served.join().await.unwrap();
         assert!(TcpStream::connect(address).await.is_err());
     }
 
