@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use baler_tests::authority::{Authority, Identity, sha256};
-use baler_tests::baler::{Baler, Finished};
+use baler_tests::baler::{Baler, Finished, is_root};
 use baler_tests::corpus::lines;
 use baler_tests::fleet::Fleet;
 use baler_tests::flight::adbc_secure;
 use baler_tests::job::{Job, files};
 use baler_tests::minio::Minio;
 use baler_tests::mongo::Mongo;
-use baler_tests::servers::{Scratch, free_port, random};
+use baler_tests::packages;
+use baler_tests::servers::{Scratch, Server, free_port, random, random_name, say};
+use baler_tests::wait_until;
 use serde_json::Value;
 
 /// A text which is nowhere else.
@@ -56,6 +59,25 @@ impl Seen {
     }
 }
 
+/// Starts to write down what goes over the loopback interface by these ports, and to the addresses at which executors keep a plain port of their own. `None`
+/// where the system does not let this user look.
+fn capture(file: &Path, ports: &[u16]) -> Option<Server> {
+    if !is_root() {
+        say("NOT RUN: the capture of plain ports: only root may look at them");
+        return None;
+    }
+    let place = packages::debian("tcpdump", &["tcpdump"]);
+    let ports: String = ports.iter().map(|port| format!("tcp port {port} or ")).collect();
+    let mut command = Command::new(place.join("usr/bin/tcpdump"));
+    command.env("LD_LIBRARY_PATH", place.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH)));
+    command.args(["-i", "lo", "-s", "0", "-U", "-B", "65536", "-Z", "root", "-w"]).arg(file).arg(ports + "host 127.0.0.2 or host ::1");
+    let mut server = Server::start(&random_name("tcpdump"), &mut command);
+    let log = |server: &Server| server.log().contains("listening on");
+    wait_until("tcpdump listens", || log(&server) || !server.is_running());
+    assert!(log(&server), "{}", server.log());
+    Some(server)
+}
+
 /// The middle of a key file: what is between its first and its last line.
 fn key_of(identity: &Identity) -> String {
     let text = fs::read_to_string(&identity.own.as_ref().unwrap().1).unwrap();
@@ -92,7 +114,13 @@ fn no_secret_is_in_an_output_a_file_a_plan_a_metric_or_an_answer() {
     let of_servers = [variables.clone(), vec![("BALER_ACCESS".to_string(), roles.display().to_string())]].concat();
     let token_file = ("BALER_TOKEN_FILE".to_string(), secret_files.join("token").display().to_string());
     let of_client = [driver.variables(), variables.clone(), vec![token_file]].concat();
-    let fleet = Fleet::start_secure(2, &member, &of_servers);
+    // Before executors are there: what they are told of the fleet goes over the wire as well.
+    let wire = scratch.join("wire.pcap");
+    let mut fleet = Fleet::start_secure(0, &member, &of_servers);
+    let captured = capture(&wire, &[fleet.port, minio.port, mongo.port]);
+    fleet.add_executor();
+    fleet.add_executor();
+    fleet.wait_executors(2);
     let url = fleet.url();
     let mut seen = Seen::default();
 
@@ -190,6 +218,15 @@ fn no_secret_is_in_an_output_a_file_a_plan_a_metric_or_an_answer() {
     }
     for port in &fleet.metrics_ports {
         assert_eq!(ask(&mut seen, *port, "/metrics").0, 200);
+    }
+
+    if let Some(mut captured) = captured {
+        captured.stop();
+        let bytes = fs::read(&wire).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        // MongoDB is spoken in plain here, but for the password.
+        assert!(text.contains("saslStart") && text.contains(&job.sink.collection().database), "nothing was captured");
+        seen.add("the wire", text);
     }
 
     // What stays: state, dump, work folders, logs.
