@@ -35,16 +35,6 @@ struct Scene {
     server: Mongo,
 }
 
-/// What gives a process a clock that is ahead. Time that passes is not changed, as by somebody who sets a clock.
-fn wrong_clock() -> Vec<(String, String)> {
-    let library = packages::debian("faketime", &["libfaketime"]).join("usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1");
-    assert!(library.exists(), "{} is missing", library.display());
-    let ahead = format!("+{}", AHEAD.as_secs());
-    [("LD_PRELOAD", library.display().to_string()), ("FAKETIME", ahead), ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_string())]
-        .map(|(name, value)| (name.to_string(), value))
-        .to_vec()
-}
-
 /// A fault: what it is called, and what the test does when it is asked for.
 type Kind = (&'static str, fn(&Scene));
 
@@ -69,7 +59,7 @@ const KINDS: [Kind; 11] = [
         let mut fleet = scene.fleet.borrow_mut();
         let newest = fleet.metrics_ports.len() - 1;
         fleet.kill_executor(newest);
-        let wrong = fleet.add_executor_with(&wrong_clock());
+        let wrong = fleet.add_executor_with(&packages::wrong_clock(&format!("+{}", AHEAD.as_secs())));
         let name = format!("executor-{wrong}");
         wait_until("the executor with a wrong clock writes its log", || fleet.log(&name).contains('\n'));
         assert!(seconds_ahead(&fleet.log(&name)) > 0.9 * AHEAD.as_secs_f64(), "its clock is right");

@@ -356,8 +356,7 @@ int cnd_timedwait(cnd_t *condition, mtx_t *mutex, const struct timespec *until) 
 
 #[test]
 fn a_clock_that_jumps_costs_no_record() {
-    let library = baler_tests::job::files(&packages::debian("faketime", &["libfaketime"]));
-    let preload = library.into_iter().find(|file| file.ends_with("faketime/libfaketime.so.1")).expect("the package has its library");
+    let preload = packages::faketime();
     let topic = Kafka::shared().topic(2, &[]);
     let feed = Feed::new(&topic);
     let shift = feed.scratch.join("shift");

@@ -73,12 +73,7 @@ pub fn install() {
 }
 
 fn modules() -> PathBuf {
-    cache::tool(&format!("playwright-{PLAYWRIGHT}"), "npm install", |place| {
-        let packages = [format!("playwright-core@{PLAYWRIGHT}"), format!("axe-core@{AXE}")];
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(place).args(&packages);
-        cache::step(&mut npm, "Node.js with npm");
-    })
+    packages::npm(&format!("playwright-{PLAYWRIGHT}"), &[format!("playwright-core@{PLAYWRIGHT}"), format!("axe-core@{AXE}")])
 }
 
 /// Runs a script of Node with a browser; `input` is what it reads, and its answer is what it prints last.
@@ -92,7 +87,7 @@ pub fn drive(script: &Path, input: &Value) -> Value {
     let mut input = input.clone();
     input["chromium"] = program.display().to_string().into();
     input["environment"] = environment.iter().map(|(name, value)| (name.to_string(), Value::from(value.clone()))).collect();
-    input["modules"] = modules.join("node_modules").display().to_string().into();
+    input["modules"] = modules.display().to_string().into();
     input["screenshots"] = screenshots().display().to_string().into();
     let file = scratch.join("input.json");
     std::fs::write(&file, input.to_string()).expect("cannot write a file");

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cache;
+use crate::job::files;
 
 const PYTHON: &str = "Python 3.10 or newer with `venv` (`python3`)";
 
@@ -35,6 +36,39 @@ pub fn debian(name: &str, packages: &[&str]) -> PathBuf {
         std::fs::remove_dir_all(lists).expect("cannot remove a folder of the cache");
         std::fs::remove_dir_all(archives).expect("cannot remove a folder of the cache");
     })
+}
+
+/// A library which gives a process that preloads it another clock.
+///
+/// # Panics
+/// As [`debian`].
+pub fn faketime() -> PathBuf {
+    let files = files(&debian("faketime", &["libfaketime"]));
+    files.into_iter().find(|file| file.ends_with("faketime/libfaketime.so.1")).expect("the package has its library")
+}
+
+/// What gives a process a wall clock which is wrong by so much, as `+3d`. The one which waits are measured with stays right.
+///
+/// # Panics
+/// As [`debian`].
+pub fn wrong_clock(by: &str) -> Vec<(String, String)> {
+    let library = faketime().display().to_string();
+    [("LD_PRELOAD", library.as_str()), ("FAKETIME", by), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .to_vec()
+}
+
+/// The `node_modules` folder with packages of exact versions (`name@1.2`), kept in the cache as `name`. Their scripts are not run.
+///
+/// # Panics
+/// When they cannot be had.
+pub fn npm(name: &str, packages: &[String]) -> PathBuf {
+    let place = cache::tool(name, "npm install", |place| {
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(place).args(packages);
+        cache::step(&mut npm, "Node.js with npm");
+    });
+    place.join("node_modules")
 }
 
 /// A virtual environment with Python packages of exact versions (`name==1.2`); programs are below `bin`.

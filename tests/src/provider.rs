@@ -5,8 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::cache;
 use crate::fleet::{get, request};
+use crate::packages;
 use crate::servers::{Server, free_port, random, random_name};
 
 const VERSION: &str = "8.8.1";
@@ -78,14 +78,10 @@ impl Provider {
 }
 
 fn launch(port: u16, secret: &str) -> Server {
-    let place = cache::tool(&format!("oidc-provider-{VERSION}"), "npm install", |place| {
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(place).arg(format!("oidc-provider@{VERSION}"));
-        cache::step(&mut npm, "Node.js with npm");
-    });
+    let modules = packages::npm(&format!("oidc-provider-{VERSION}"), &[format!("oidc-provider@{VERSION}")]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/openid_provider.mjs");
     let mut command = Command::new("node");
-    command.arg(script).arg(place.join("node_modules")).args([&port.to_string(), secret]);
+    command.arg(script).arg(modules).args([&port.to_string(), secret]);
     let mut server = Server::start(&random_name("openid"), &mut command);
     server.wait_ready(|| get(port, "/.well-known/openid-configuration").is_some());
     server

@@ -55,6 +55,15 @@ struct Cost {
     of: fn(&Point) -> f64,
 }
 
+impl Cost {
+    /// The line through these points. Times are counted from next to nothing, so a point weighs 1 ÷ n there and large numbers do not drown the
+    /// small; memory has a large fixed part, whose noise would drown the growth if small numbers weighed more.
+    fn line(&self, points: &[Point]) -> Line {
+        let points: Vec<_> = points.iter().map(|point| (point.splits as f64, (self.of)(point))).collect();
+        Line::through(&points, if self.unit == "MiB" { |_| 1.0 } else { |n| 1.0 / n })
+    }
+}
+
 const COSTS: [Cost; 6] = [
     Cost { name: "driver", unit: "CPU s", of: |point| point.fleet.driver_cpu_seconds },
     Cost { name: "scheduler", unit: "CPU s", of: |point| point.fleet.scheduler_cpu_seconds },
@@ -80,10 +89,8 @@ struct Line {
 }
 
 impl Line {
-    /// The line with the least squares. Times are counted from next to nothing, so a point weighs 1 ÷ n there and large numbers do not drown
-    /// the small; memory has a large fixed part, whose noise would drown the growth if small numbers weighed more.
-    fn through(points: &[(f64, f64)], unit: &str) -> Self {
-        let weight = |n: f64| if unit == "MiB" { 1.0 } else { 1.0 / n };
+    /// The line with the least squares, where a point at `n` weighs so much.
+    fn through(points: &[(f64, f64)], weight: fn(f64) -> f64) -> Self {
         let sum = |term: fn(f64, f64) -> f64| points.iter().map(|(n, y)| weight(*n) * term(*n, *y)).sum::<f64>();
         let (w, x, y) = (sum(|_, _| 1.0), sum(|n, _| n), sum(|_, y| y));
         let (xx, xy) = (sum(|n, _| n * n), sum(|n, y| n * y));
@@ -114,13 +121,12 @@ fn main() -> Result<()> {
     let largest = points.last().ok_or("no points")?;
     println!("{:<20} {:>12} {:>16} {:>14} {:>14}", "cost", "fixed", "per 1000 splits", "foretold", "measured");
     let lines = COSTS.map(|cost| {
-        let known: Vec<_> = points[..points.len() - 1].iter().map(|point| (point.splits as f64, (cost.of)(point))).collect();
-        let line = Line::through(&known, cost.unit);
+        let line = cost.line(&points[..points.len() - 1]);
         let (foretold, measured) = (line.at(largest.splits as f64), (cost.of)(largest));
         let name = format!("{}, {}", cost.name, cost.unit);
         println!("{name:<20} {:>12.3} {:>16.3} {foretold:>14.2} {measured:>14.2}", line.fixed, 1000.0 * line.each);
         // What is foretold beyond here rests on all points.
-        Line::through(&points.iter().map(|point| (point.splits as f64, (cost.of)(point))).collect::<Vec<_>>(), cost.unit)
+        cost.line(&points)
     });
     for (name, bytes, cores) in [("2 TB, 10 executors", 2e12, 40.0), ("1 PB, 1,000 executors", 1e15, 4000.0)] {
         foretell(name, bytes, cores, per_core, &lines);
@@ -206,8 +212,8 @@ mod tests {
 
     #[test]
     fn a_line_is_found_again() {
-        for unit in ["CPU s", "MiB"] {
-            let line = Line::through(&[(16.0, 2.0 + 0.5 * 16.0), (100.0, 52.0), (1000.0, 502.0)], unit);
+        for weight in [|_| 1.0, |n| 1.0 / n] {
+            let line = Line::through(&[(16.0, 2.0 + 0.5 * 16.0), (100.0, 52.0), (1000.0, 502.0)], weight);
             assert!((line.fixed - 2.0).abs() < 1e-9 && (line.each - 0.5).abs() < 1e-9, "{line:?}");
             assert!((line.at(10.0) - 7.0).abs() < 1e-9);
         }

@@ -236,19 +236,19 @@ fn grpc_metadata(token: Option<String>) -> HashMap<String, String> {
 pub(super) struct Caller {
     plain: reqwest::Client,
     tls: Option<Arc<Tls>>,
-    has_token: bool,
+    says_token: bool,
 }
 
 impl Caller {
     /// A client: says the token of this process too, if it has one.
     fn client(tls: Option<Arc<Tls>>) -> Result<Self> {
         // A token goes out by TLS alone.
-        Ok(Self { plain: http_client()?, has_token: tls.is_some(), tls })
+        Ok(Self { plain: http_client()?, says_token: tls.is_some(), tls })
     }
 
     /// A member of the fleet: is known by its certificate alone.
     pub(super) fn member(tls: Option<Arc<Tls>>) -> Result<Self> {
-        Ok(Self { plain: http_client()?, has_token: false, tls })
+        Ok(Self { plain: http_client()?, says_token: false, tls })
     }
 
     /// Calls the scheduler at `url`. Certificates are read anew when their files have changed, and so is the token.
@@ -258,7 +258,7 @@ impl Caller {
             None => self.plain.clone(),
         };
         let mut call = http.request(method, format!("{url}{path}"));
-        if self.has_token
+        if self.says_token
             && let Some(token) = token()?
         {
             call = call.bearer_auth(token);

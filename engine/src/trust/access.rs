@@ -17,7 +17,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::client::verify_server_name;
@@ -191,7 +191,7 @@ struct Session {
 }
 
 impl Roles {
-    fn entries(&self) -> Result<std::sync::Arc<Entries>, &'static str> {
+    fn entries(&self) -> Result<Arc<Entries>, &'static str> {
         self.entries.current().map_err(|_| "the file of roles cannot be read")
     }
 
@@ -280,19 +280,16 @@ impl Entries {
         if self.named(name).is_some_and(|known| known.role != *role) {
             return Err("the name has another role already");
         }
+        if *role == Role::Member && ["sha256:", "jwt:"].iter().any(|token| credential.starts_with(token)) {
+            return Err("a member is known by its certificate, not by a token");
+        }
         if let Some(hash) = credential.strip_prefix("sha256:") {
-            if *role == Role::Member {
-                return Err("a member is known by its certificate, not by a token");
-            }
             let digest = from_hex(hash).and_then(|digest| TokenDigest::try_from(digest).ok()).ok_or("this is no SHA-256 in hex")?;
             self.tokens.insert(digest, caller);
         } else if let Some(name) = credential.strip_prefix("dns:") {
             let name = ServerName::try_from(name.to_string()).map_err(|_| "this is no DNS name")?;
             self.certificates.push((name, caller));
         } else if let Some(claim) = credential.strip_prefix("jwt:") {
-            if *role == Role::Member {
-                return Err("a member is known by its certificate, not by a token");
-            }
             let (claim, value) = claim.split_once('=').filter(|(claim, _)| !claim.is_empty()).ok_or("this is no `<claim>=<value>`")?;
             self.claims.push((claim.to_string(), value.to_string(), caller));
         } else {

@@ -1,13 +1,13 @@
 //! Tokens of an OpenID Connect provider: JWTs ([RFC 7519]), signed by a key which the provider publishes ([OpenID Connect Discovery 1.0]).
 //!
-//! Keys are fetched when a token names one that is not known, and anew when they are an hour old; a token whose key is known waits for nobody. Only signatures with
-//! public keys count: a token "signed" with nothing, or with a shared secret, is none.
+//! Keys are fetched when a token names one that is not known, and anew when they are an hour old; until then a token
+//! whose key is known waits for nobody. Only signatures with public keys count: a token "signed" with nothing, or with a shared secret, is none.
 //!
 //! [RFC 7519]: https://www.rfc-editor.org/rfc/rfc7519
 //! [OpenID Connect Discovery 1.0]: https://openid.net/specs/openid-connect-discovery-1_0.html
 
 use std::fmt;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
@@ -62,7 +62,7 @@ impl fmt::Debug for Issuer {
 
 #[derive(Default)]
 struct Keys {
-    known: Arc<Vec<Jwk>>,
+    known: Vec<Jwk>,
     fetched: Option<Instant>,
     asked: Option<Instant>,
 }
@@ -171,7 +171,7 @@ impl Issuer {
             match self.fetch().await {
                 Ok(known) => {
                     let mut keys = self.keys();
-                    (keys.known, keys.fetched) = (Arc::new(known), Some(Instant::now()));
+                    (keys.known, keys.fetched) = (known, Some(Instant::now()));
                 }
                 Err(error) => tracing::warn!(issuer = %self.url, %error, "the keys of the issuer of tokens cannot be fetched"),
             }
@@ -179,7 +179,7 @@ impl Issuer {
         self.keys().find(header, KEYS_STALE_MAX).ok_or("no key that the issuer publishes has signed the token")
     }
 
-    fn keys(&self) -> std::sync::MutexGuard<'_, Keys> {
+    fn keys(&self) -> MutexGuard<'_, Keys> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -55,11 +55,8 @@ pub async fn serve(
     stopped: impl Future<Output = ()>,
 ) {
     match tls {
-        None => {
-            let of_address = |address: SocketAddr| Peer { address, certificate: None };
-            accept(Plain { listener, tune }, of_address, routes, BOUNDS, stopped).await;
-        }
-        Some(tls) => accept(TlsListener::new(listener, tls, Clients::Any, tune), |peer| peer, routes, BOUNDS, stopped).await,
+        None => accept(Plain { listener, tune }, routes, BOUNDS, stopped).await,
+        Some(tls) => accept(TlsListener::new(listener, tls, Clients::Any, tune), routes, BOUNDS, stopped).await,
     }
 }
 
@@ -71,27 +68,21 @@ struct Plain {
 
 impl Listener for Plain {
     type Io = TcpStream;
-    type Addr = SocketAddr;
+    type Addr = Peer;
 
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+    async fn accept(&mut self) -> (TcpStream, Peer) {
         // Of the trait, not of the socket: it goes on after a refused connection.
         let (mut stream, address) = Listener::accept(&mut self.listener).await;
         (self.tune)(&mut stream);
-        (stream, address)
+        (stream, Peer { address, certificate: None })
     }
 
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+    fn local_addr(&self) -> std::io::Result<Peer> {
+        Ok(Peer { address: self.listener.local_addr()?, certificate: None })
     }
 }
 
-async fn accept<L: Listener>(
-    mut listener: L,
-    peer_of: fn(L::Addr) -> Peer,
-    routes: Router,
-    bounds: Bounds,
-    stopped: impl Future<Output = ()>,
-) {
+async fn accept(mut listener: impl Listener<Addr = Peer>, routes: Router, bounds: Bounds, stopped: impl Future<Output = ()>) {
     let turns = Arc::new(Semaphore::new(bounds.connections));
     let (stop, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
@@ -105,14 +96,14 @@ async fn accept<L: Listener>(
             let turn = Arc::clone(&turns).acquire_owned().await.ok();
             (listener.accept().await, turn)
         };
-        let ((io, address), turn) = tokio::select! {
+        let ((io, peer), turn) = tokio::select! {
             next = next => next,
             () = &mut stopped => break,
         };
         while connections.try_join_next().is_some() {}
         let (routes, stopping) = (routes.clone(), stopping.clone());
         connections.spawn(async move {
-            keep(io, peer_of(address), routes, bounds, stopping).await;
+            keep(io, peer, routes, bounds, stopping).await;
             drop(turn);
         });
     }
@@ -146,15 +137,16 @@ where
         let patience = newest.map_or(begun + bounds.head, |newest| newest + bounds.idle);
         tokio::select! {
             ended = &mut connection => return told(address, ended),
-            () = tokio::time::sleep_until(patience) => match last_asked() {
-                None => {
+            () = tokio::time::sleep_until(patience) => {
+                if last_asked() != newest {
+                    continue;
+                }
+                if newest.is_none() {
                     tracing::debug!(%address, "a connection asked nothing in time");
                     return;
                 }
-                // Nothing came meanwhile.
-                Some(_) if last_asked() == newest => break,
-                Some(_) => {}
-            },
+                break;
+            }
             // The sender is gone, too, when the server was dropped.
             _ = stopping.changed() => break,
         }
@@ -186,8 +178,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let routes = Router::new().route("/", get(|ConnectInfo(peer): ConnectInfo<Peer>| async move { peer.address.to_string() }));
         let (stop, stopped) = oneshot::channel();
-        let of_address = |address| Peer { address, certificate: None };
-        let served = accept(Plain { listener, tune: |_| {} }, of_address, routes, bounds, async { drop(stopped.await) });
+        let served = accept(Plain { listener, tune: |_| {} }, routes, bounds, async { drop(stopped.await) });
         (address, stop, spawn_io(served).unwrap())
     }
 

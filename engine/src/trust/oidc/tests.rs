@@ -50,7 +50,7 @@ impl Provider {
         let issuer = Issuer::new(ISSUER, "baler").unwrap();
         let known = keys.into_iter().map(|key| serde_json::from_value(key).unwrap()).collect();
         // Whoever asked just now asks nobody again.
-        *issuer.keys() = Keys { known: Arc::new(known), fetched: Some(Instant::now()), asked: Some(Instant::now()) };
+        *issuer.keys() = Keys { known, fetched: Some(Instant::now()), asked: Some(Instant::now()) };
         Self { issuer, curve, edwards }
     }
 
