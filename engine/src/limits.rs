@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::connector::{blob, bson, document, kafka, mongodb, queue, stored};
 use crate::function::inflate;
-use crate::job::{folder, restore, summary, verify, waves};
+use crate::job::{folder, restore, run, summary, verify, waves};
 use crate::options::format_bytes;
 use crate::stream::history;
 use crate::trust::{access, guard, limit, listen, oidc, serve};
@@ -83,6 +83,8 @@ pub(crate) fn all() -> Vec<Limit> {
         bytes(waves::TASK_BYTES_MAX), "Input of one task.";
         count(waves::FAILURES_MAX), "Failures of waves in a row without a receipt. Then the job fails.";
         time(waves::FLEET_PATIENCE), "Absence of the fleet without a receipt. Then the job fails.";
+        count(run::PLAN_SPLITS_MAX), "Splits of one plan of a job in one process. More are read by one plan after the other.";
+        count(run::RECEIPTS_AT_ONCE_MAX), "Receipts in memory while a job is committed.";
         count(folder::READS_IN_FLIGHT), "Files of a state folder which are read at once.";
         count(summary::READS_IN_FLIGHT), "State folders which `baler jobs list` reads at once.";
         time(summary::LAG_TIMEOUT), "Wait for brokers in that list. Then it has no lag.";

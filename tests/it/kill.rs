@@ -57,7 +57,8 @@ fn a_job_killed_after_any_number_of_receipts_ends_complete_in_a_collection() {
     killed_after_receipts(&Job::new().into_collection(Mongo::shared().collection()));
 }
 
-/// Kills at random points: after a random number of looks at the process, counted from a random receipt on.
+/// Kills at random points: after a random number of looks at the process, counted from a random receipt on, and three receipts later
+/// at the latest, so that a fast machine does not come to its end before it was killed a few times.
 fn killed_at_random(job: &Job<'_>, seed: u64) {
     say(&format!("seed of the random kills: {seed} (set BALER_TEST_SEED to repeat another)"));
     let expected = add_input(job);
@@ -65,12 +66,13 @@ fn killed_at_random(job: &Job<'_>, seed: u64) {
     let mut kills = 0;
     while !job.is_committed() {
         // Some runs are killed before their first receipt and bring nothing on; after many of them, one is waited for.
-        let (receipts, looks) = (job.receipts() + random.below(3) as usize + kills / 20, random.below(25));
+        let (first, looks) = (job.receipts() + random.below(3) as usize + kills / 20, random.below(25));
         let mut run = job.call().start();
         let mut look = 0;
         run.runs_until("a random point is reached", || {
-            look += u64::from(job.receipts() >= receipts);
-            look > looks
+            let receipts = job.receipts();
+            look += u64::from(receipts >= first);
+            look > looks || receipts >= first + 3
         });
         let finished = run.kill();
         if finished.signal == Some(SIGKILL) {

@@ -142,7 +142,7 @@ async fn read_place(context: &SessionContext, source: &SourceSpec, place: Place)
     } else {
         split.start = 0;
     }
-    let object = split.object.clone();
+    let object = split.object.to_string();
     let started = std::time::Instant::now();
     let mut rows = context.read_table(source.pinned_table(&[vec![split]]))?.select_columns(&["content"])?.execute_stream().await?;
     let mut read = Vec::new();

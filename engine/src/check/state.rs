@@ -35,7 +35,7 @@ pub(super) async fn check(
             "take a new job name, if it should run again",
         ),
         Ok(Found::Job { stored, done, .. }) => {
-            let all = stored.receipt_names().len();
+            let all = stored.receipt_names().count();
             report.good("state", format!("job `{}` was begun: {done} of {all} splits are done, it will be resumed", job.name));
         }
         Err(error) => report.fail("state", &error),

@@ -198,7 +198,7 @@ impl Chaos {
 /// The share of its splits which have their receipts; `None` before it is begun. `splits` remembers how many there are.
 async fn share_done(state: &JobState, splits: &mut Option<usize>) -> Result<Option<f64>> {
     if splits.is_none() {
-        *splits = state.manifest().await?.map(|manifest| manifest.receipt_names().len());
+        *splits = state.manifest().await?.map(|manifest| manifest.receipt_names().count());
     }
     let Some(splits) = *splits else { return Ok(None) };
     Ok(Some(state.receipt_names().await?.len() as f64 / splits.max(1) as f64))

@@ -139,7 +139,7 @@ impl Workers for FleetWorkers {
                     let Some(splits) = splits_of(&stage.plan)? else { continue };
                     let tasks = stage.task_infos.iter().filter(|task| matches!(task.task_status, task_status::Status::Running(_)));
                     for partition in tasks.flat_map(|task| &task.global_input_partition_ids) {
-                        found.extend(splits.get(*partition).into_iter().flatten().map(|split| split.id.clone()));
+                        found.extend(splits.get(*partition).into_iter().flatten().map(|split| split.id.to_string()));
                     }
                 }
             }

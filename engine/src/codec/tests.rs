@@ -180,8 +180,8 @@ fn start(fleet: &Fleet, bytes: &[u8]) -> DataFusionResult<Arc<dyn ExecutionPlan>
 
 fn split(id: &str) -> Split {
     let compression = crate::connector::blob::Compression::Zstd;
-    let (object, version) = ("s3://b/ä 'x'".to_string(), "\"etag\"".to_string());
-    Split { id: id.to_string(), object, version, size: 9, last_modified: -1, compression, start: 0, end: 9 }
+    let (object, version) = ("s3://b/ä 'x'".into(), "\"etag\"".into());
+    Split { id: id.into(), object, version, size: 9, last_modified: -1, compression, start: 0, end: 9 }
 }
 
 fn dump() -> SinkSpec {
@@ -189,7 +189,7 @@ fn dump() -> SinkSpec {
 }
 
 fn stored(id: &str) -> StoredSplit {
-    StoredSplit { id: id.to_string(), first: 0, next: 9, documents: 3, digest: "00".to_string() }
+    StoredSplit { id: id.into(), first: 0, next: 9, documents: 3, digest: "00".to_string() }
 }
 
 /// The plan of a restore: two tasks of an object each.

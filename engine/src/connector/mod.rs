@@ -49,6 +49,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use tracing::Span;
 
 use self::batch::BatchLimits;
@@ -164,7 +165,7 @@ impl SinkSpec {
     pub async fn unseen(
         &self,
         env: &Arc<RuntimeEnv>,
-        splits: &HashSet<String>,
+        splits: &HashSet<SmolStr>,
         documents: u64,
     ) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
         match self {

@@ -8,6 +8,7 @@ use ::bson::raw::RawBsonRef;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use smol_str::SmolStr;
 
 use super::kafka::partition_object;
 use crate::error::{Error, Result};
@@ -22,7 +23,7 @@ pub struct Receipt {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
     /// Id of the split.
-    pub split: String,
+    pub split: SmolStr,
     /// Documents stored.
     pub documents: u64,
     /// Sum of the documents' `records`, where they have that field.

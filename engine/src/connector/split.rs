@@ -18,6 +18,7 @@ use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use smol_str::SmolStr;
 
 use super::blob::Compression;
 use super::blob::scan::document_id;
@@ -26,15 +27,16 @@ use super::kafka::{parse_partition, row_id};
 use crate::error::{Error, Result};
 use crate::hex::to_hex;
 
-/// A byte range of one object, or a range of offsets of a Kafka partition: the unit of retry, resume and progress.
+/// A byte range of one object, or a range of offsets of a Kafka partition: the unit of retry, resume and progress. A job has up to
+/// millions, so splits of an object share its names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
     /// 16 hex digits: a pure function of object, version and range.
-    pub id: String,
+    pub id: SmolStr,
     /// URI of the object; `kafka:topic/3` for a Kafka partition, whose other fields are then empty or count offsets.
-    pub object: String,
+    pub object: SmolStr,
     /// Etag of the object, else size and modification time.
-    pub version: String,
+    pub version: SmolStr,
     /// Size of the object in bytes, as stored.
     pub size: u64,
     /// When the object was last written, milliseconds since 1970 UTC.

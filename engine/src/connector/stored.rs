@@ -4,6 +4,7 @@ use ::bson::RawDocumentBuf;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use tokio::sync::mpsc;
 
 use super::receipt::Receipt;
@@ -17,7 +18,7 @@ pub(crate) const DOCUMENTS_AHEAD: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredSplit {
     /// Id of the split, which also names its part of a dump.
-    pub id: String,
+    pub id: SmolStr,
     /// First byte of its first document.
     pub first: u64,
     /// Byte after its last document.

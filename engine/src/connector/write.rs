@@ -307,7 +307,7 @@ impl PartWriter {
         let write = |split: Split| {
             let state = state.as_ref();
             let job = self.job.as_ref().map(|job| job.name.as_str());
-            let span = tracing::info_span!("split", job, split = split.id);
+            let span = tracing::info_span!("split", job, split = split.id.as_str());
             async move { self.write_split(&split, state).await }.instrument(span)
         };
         let done = |documents| {

@@ -106,7 +106,7 @@ pub(super) struct StoredDocuments {
 impl StoredDocuments {
     pub(super) fn new(sink: &SinkSpec, env: &Arc<RuntimeEnv>, split: &Split, documents: Vec<DocumentFacts>) -> Self {
         let (stored, early) = (futures::stream::empty().boxed(), HashMap::new());
-        Self { sink: sink.clone(), env: Arc::clone(env), part: split.id.clone(), wanted: documents.into(), open: 0, stored, early }
+        Self { sink: sink.clone(), env: Arc::clone(env), part: split.id.to_string(), wanted: documents.into(), open: 0, stored, early }
     }
 
     /// The next document, or `None` in its place if it is not stored any more; `None` after the last.

@@ -70,9 +70,9 @@ impl DeadLetter {
     fn new(split: &Split, reason: String) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
-            split: split.id.clone(),
-            object: split.object.clone(),
-            version: split.version.clone(),
+            split: split.id.to_string(),
+            object: split.object.to_string(),
+            version: split.version.to_string(),
             byte_offset: None,
             byte_length: None,
             key: None,

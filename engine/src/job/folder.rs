@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use bytes::Bytes;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -53,6 +54,8 @@ impl StateFolder {
     pub(crate) async fn create<T: Serialize + Sync>(&self, name: &str, content: &T) -> Result<bool> {
         let file = self.place.join(name);
         let text = serde_json::to_vec_pretty(content).map_err(|e| Error::internal(format!("{name} does not encode")).with_source(e))?;
+        // Shared, since a manifest of a million splits has hundreds of megabytes.
+        let text = Bytes::from(text);
         runtime::spawn_io(async move {
             let mut retry = Retry::new(RetryKind::StateWrite);
             let mut is_repeat = false;
@@ -202,12 +205,12 @@ pub async fn job_names(folder: &Location) -> Result<Vec<String>> {
     Ok(names)
 }
 
-async fn read_file(file: &Location) -> Result<Option<Vec<u8>>> {
+async fn read_file(file: &Location) -> Result<Option<Bytes>> {
     let mut retry = Retry::new(RetryKind::StateRead);
     loop {
         let read = async { file.store.get(&file.path).await?.bytes().await };
         match read.await {
-            Ok(text) => return Ok(Some(text.to_vec())),
+            Ok(text) => return Ok(Some(text)),
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => retry.wait_or(store_error("reading", &file.uri, &error)).await?,
         }
@@ -231,13 +234,13 @@ pub(super) fn parse<T: DeserializeOwned>(uri: &str, text: &[u8]) -> Result<T> {
     serde_json::from_slice(text).map_err(broken)
 }
 
-async fn create_once(file: &Location, text: &[u8]) -> Result<bool> {
+async fn create_once(file: &Location, text: &Bytes) -> Result<bool> {
     if let Some(path) = local_path(file)? {
-        let text = text.to_vec();
+        let text = text.clone();
         return runtime::spawn_blocking(move || create_local(&path, &text))?.join().await?;
     }
     let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-    match file.store.put_opts(&file.path, PutPayload::from(text.to_vec()), options).await {
+    match file.store.put_opts(&file.path, PutPayload::from(text.clone()), options).await {
         Ok(_) => Ok(true),
         Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
         Err(error) => Err(store_error("writing", &file.uri, &error)),

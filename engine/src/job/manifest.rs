@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use crate::connector::SinkSpec;
 use crate::connector::blob::Compression;
@@ -15,9 +16,9 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestObject {
     /// URI.
-    pub object: String,
+    pub object: SmolStr,
     /// Etag, else size and modification time.
-    pub version: String,
+    pub version: SmolStr,
     /// Bytes as stored.
     pub size: u64,
     /// Milliseconds since 1970 UTC.
@@ -48,7 +49,7 @@ impl ManifestObject {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestSplit {
     /// Id, which also names its receipt.
-    pub id: String,
+    pub id: SmolStr,
     /// First byte.
     pub start: u64,
     /// Byte after the last.
@@ -123,16 +124,15 @@ impl Manifest {
     }
 
     /// All splits, sorted by object and offset.
-    pub fn splits(&self) -> Vec<Split> {
-        self.objects.iter().flat_map(ManifestObject::splits).collect()
+    pub fn splits(&self) -> impl Iterator<Item = Split> + '_ {
+        self.objects.iter().flat_map(ManifestObject::splits)
     }
 
     /// Names of the receipts which complete the job.
-    pub fn receipt_names(&self) -> Vec<String> {
-        if !self.by_split {
-            return vec![WHOLE.to_string()];
-        }
-        self.objects.iter().flat_map(|object| object.splits.iter().map(|split| split.id.clone())).collect()
+    pub fn receipt_names(&self) -> impl Iterator<Item = &str> {
+        let whole = (!self.by_split).then_some(WHOLE);
+        let splits = self.objects.iter().filter(|_| self.by_split).flat_map(|object| &object.splits);
+        whole.into_iter().chain(splits.map(|split| split.id.as_str()))
     }
 
     /// Refuses a job whose documents cannot be traced to their source.
@@ -165,7 +165,7 @@ impl Manifest {
                 &now.statement_hash[..12]
             )));
         }
-        let index = |manifest: &Self| -> BTreeMap<String, String> {
+        let index = |manifest: &Self| -> BTreeMap<SmolStr, SmolStr> {
             manifest.objects.iter().map(|object| (object.object.clone(), object.version.clone())).collect()
         };
         let (then, current) = (index(self), index(now));

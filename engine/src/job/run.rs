@@ -3,7 +3,7 @@
 //! Order is what makes it safe: the manifest is stored before anything is read, a receipt after every document of its split
 //! is acknowledged, the commit after every receipt is there. A crash between two steps only repeats work whose result is equal.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{DmlStatement, LogicalPlan};
 use datafusion::physical_plan::{ExecutionPlan, collect};
+use smol_str::SmolStr;
 
 use super::JobRef;
 use super::manifest::{Manifest, ManifestObject, WHOLE};
@@ -24,7 +25,7 @@ use super::waves;
 use crate::cluster::client::Fleet;
 use crate::connector::SinkSpec;
 use crate::connector::kafka::KafkaSpec;
-use crate::connector::receipt::{Receipt, SCHEMA_VERSION};
+use crate::connector::receipt::{Receipt, SCHEMA_VERSION, Totals};
 use crate::connector::sink::SinkTable;
 use crate::connector::source::{SourceSpec, SourceTable};
 use crate::connector::split::{Split, deal};
@@ -33,6 +34,12 @@ use crate::error::{Error, Result};
 use crate::runtime;
 use crate::telemetry::plan::show_plan;
 use crate::telemetry::{COUNTERS, Done, Figures, JobSize, ReceiptTotals};
+
+/// Splits which one plan of this process reads at most: more are read by several plans, one after the other, so that what a plan holds of each
+/// split does not grow with the job.
+pub(crate) const PLAN_SPLITS_MAX: usize = 10_000;
+/// Receipts which are in memory at once when a job is committed.
+pub(crate) const RECEIPTS_AT_ONCE_MAX: usize = 10_000;
 
 /// A job that is planned and whose manifest is stored.
 pub struct Job {
@@ -88,8 +95,9 @@ impl Job {
             (Some(source), _) => source.list_input(&context.runtime_env()).await?,
             (None, _) => Vec::new(),
         };
-        let splits: Vec<Split> = objects.iter().flat_map(ManifestObject::splits).collect();
-        let shape = plan_shape(context, bind(&insert, &job, Some(std::slice::from_ref(&splits)))?).await?;
+        // One split tells as much of the plan as a million.
+        let first: Vec<Split> = objects.iter().flat_map(ManifestObject::splits).take(1).collect();
+        let shape = plan_shape(context, bind(&insert, &job, Some(&[first]))?).await?;
         let by_split = source.is_some() && shape.is_by_split;
         let recorded = if by_split { objects } else { Vec::new() };
         let mut manifest = Manifest::new(&job.name, statement, source, sink.clone(), recorded);
@@ -109,7 +117,7 @@ impl Job {
             }
         }
         let done: HashSet<String> = state.receipt_names().await?.into_iter().collect();
-        let pending = manifest.splits().into_iter().filter(|split| !done.contains(&split.id)).collect();
+        let pending = manifest.splits().filter(|split| !done.contains(split.id.as_str())).collect();
         if state.commit().await?.is_none() {
             job.attempt = state.begin_attempt().await?;
         }
@@ -119,13 +127,13 @@ impl Job {
 
     /// Splits of the job and how many of them are done.
     pub fn splits(&self) -> (usize, usize) {
-        let all = self.manifest.receipt_names().len();
+        let all = self.manifest.receipt_names().count();
         (all, if self.manifest.by_split { all - self.pending.len() } else { 0 })
     }
 
     /// Stored bytes of all splits and of those that are still to be read.
     pub fn bytes(&self) -> (u64, u64) {
-        let all = self.manifest.splits().iter().map(Split::work_bytes).sum();
+        let all = self.manifest.splits().map(|split| split.work_bytes()).sum();
         (all, self.pending.iter().map(Split::work_bytes).sum())
     }
 
@@ -154,10 +162,6 @@ impl Job {
         &self.insert
     }
 
-    pub(super) fn pending(&self) -> &[Split] {
-        &self.pending
-    }
-
     pub(super) fn progress(&self) -> &ReceiptTotals {
         &self.progress
     }
@@ -171,13 +175,13 @@ impl Job {
     ///
     /// # Errors
     /// The first failure of a split; what other splits have finished stays.
-    pub async fn run(self) -> Result<Outcome> {
+    pub async fn run(mut self) -> Result<Outcome> {
         if let Some(commit) = self.state.commit().await? {
             return Ok(Outcome { commit, written_now: 0 });
         }
         let is_whole = !self.manifest.by_split;
         let is_done = if is_whole { self.state.receipt(WHOLE).await?.is_some() } else { self.pending.is_empty() };
-        let (mut written_now, mut receipts) = (0, Vec::new());
+        let (mut written_now, mut tally) = (0, Tally::default());
         if !is_done {
             if !self.is_prepared {
                 self.manifest.sink.prepare(&self.context.runtime_env()).await?;
@@ -186,7 +190,8 @@ impl Job {
                 self.manifest.sink.discard_parts(&self.context.runtime_env(), &self.job).await?;
             }
             let started = Utc::now();
-            (written_now, receipts) = self.write().await?;
+            let pending = std::mem::take(&mut self.pending);
+            (written_now, tally) = self.write(pending).await?;
             if is_whole {
                 self.check_alone().await?;
                 if self.state.put_receipt(&whole_receipt(written_now, self.job.attempt, started)).await? {
@@ -194,7 +199,7 @@ impl Job {
                 }
             }
         }
-        Ok(Outcome { commit: self.commit(receipts).await?, written_now })
+        Ok(Outcome { commit: self.commit(tally).await?, written_now })
     }
 
     /// Refuses to go on when a later run of the job has begun: it has removed the parts of this one.
@@ -208,17 +213,28 @@ impl Job {
         Ok(())
     }
 
-    /// Writes what is pending; returns the documents that were written or found there, and the receipts that were seen meanwhile.
-    async fn write(&self) -> Result<(u64, Vec<Receipt>)> {
+    /// Writes these splits, or all of a statement which cannot run split by split; returns the documents that were written or found there, and
+    /// the receipts that were seen meanwhile.
+    async fn write(&self, pending: Vec<Split>) -> Result<(u64, Tally)> {
         if let Some(fleet) = &self.fleet
             && self.manifest.by_split
         {
-            let receipts = waves::write(self, fleet).await?;
-            return Ok((receipts.iter().map(|receipt| receipt.documents).sum(), receipts));
+            let tally = waves::write(self, fleet, pending).await?;
+            return Ok((tally.totals().documents, tally));
         }
-        let partitions = self.context.copied_config().target_partitions();
-        let tasks = self.manifest.by_split.then(|| deal(&self.pending, partitions));
-        let plan = bind(&self.insert, &self.job.traced(), tasks.as_deref())?;
+        let job = self.job.traced();
+        if !self.manifest.by_split {
+            return Ok((self.run_plan(bind(&self.insert, &job, None)?).await?, Tally::default()));
+        }
+        let (partitions, mut documents) = (self.context.copied_config().target_partitions(), 0);
+        for splits in pending.chunks(PLAN_SPLITS_MAX) {
+            documents += self.run_plan(bind(&self.insert, &job, Some(&deal(splits, partitions)))?).await?;
+        }
+        Ok((documents, Tally::default()))
+    }
+
+    /// Runs a bound INSERT on the fleet or in this process; returns its documents.
+    async fn run_plan(&self, plan: LogicalPlan) -> Result<u64> {
         let counts = match &self.fleet {
             Some(fleet) => fleet.submission(&self.job.name, &plan).await?.run().await?,
             None => {
@@ -227,48 +243,81 @@ impl Job {
                 runtime::spawn_cpu(async move { collect(plan, task).await })?.join().await??
             }
         };
-        Ok((counts.iter().flat_map(|batch| batch.column(0).as_primitive::<UInt64Type>().iter().flatten()).sum(), Vec::new()))
+        Ok(counts.iter().flat_map(|batch| batch.column(0).as_primitive::<UInt64Type>().iter().flatten()).sum())
     }
 
-    /// Sums the receipts; refuses unless every split has one. `seen` are those which need not be read again.
-    async fn commit(&self, seen: Vec<Receipt>) -> Result<Commit> {
-        let mut receipts: HashMap<String, Receipt> = seen.into_iter().map(|receipt| (receipt.split.clone(), receipt)).collect();
-        let unseen = self.state.receipt_names().await?.into_iter().filter(|name| !receipts.contains_key(name)).collect();
-        let unseen = self.state.receipts_of(unseen).await?;
-        receipts.extend(unseen.into_iter().map(|receipt| (receipt.split.clone(), receipt)));
-        let mut commit = Commit {
+    /// Sums the receipts; refuses unless every split has one. Those in `tally` need not be read again.
+    async fn commit(&self, mut tally: Tally) -> Result<Commit> {
+        let unseen: Vec<&str> = self.manifest.receipt_names().filter(|name| !tally.has(name)).collect();
+        for names in unseen.chunks(RECEIPTS_AT_ONCE_MAX) {
+            let receipts = self.state.find_receipts(names).await?;
+            if receipts.len() < names.len() {
+                let found: HashSet<&str> = receipts.iter().map(|receipt| receipt.split.as_str()).collect();
+                let name = names.iter().find(|name| !found.contains(**name)).unwrap_or(&WHOLE);
+                return Err(Error::internal(format!(
+                    "split {name} ended without a receipt, so job `{}` is not committed; run it again",
+                    self.job.name
+                )));
+            }
+            receipts.iter().for_each(|receipt| tally.sum(receipt));
+        }
+        let Totals { documents, records, raw_bytes, compressed_bytes } = tally.totals();
+        let commit = Commit {
             schema_version: SCHEMA_VERSION,
             job: self.job.name.clone(),
             statement_hash: self.manifest.statement_hash.clone(),
-            splits: 0,
-            documents: 0,
-            records: 0,
-            raw_bytes: 0,
-            compressed_bytes: 0,
-            dead_letters: 0,
+            splits: self.manifest.receipt_names().count() as u64,
+            documents,
+            records,
+            raw_bytes,
+            compressed_bytes,
+            dead_letters: tally.dead_letters(),
             committed: Utc::now(),
         };
-        for name in self.manifest.receipt_names() {
-            let receipt = receipts.get(&name).ok_or_else(|| {
-                Error::internal(format!("split {name} ended without a receipt, so job `{}` is not committed; run it again", self.job.name))
-            })?;
-            commit.splits += 1;
-            commit.documents += receipt.documents;
-            commit.records += receipt.records;
-            commit.raw_bytes += receipt.raw_bytes;
-            commit.compressed_bytes += receipt.compressed_bytes;
-            commit.dead_letters += receipt.dead_letters;
-        }
         self.state.put_commit(&commit).await?;
         // Another driver may have been first; its totals are the job's.
         Ok(self.state.commit().await?.unwrap_or(commit))
     }
 }
 
+/// Receipts summed up, and whose they were: of a million of them, no more than that is kept.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    splits: HashSet<SmolStr>,
+    totals: Totals,
+    dead_letters: u64,
+}
+
+impl Tally {
+    /// Adds the receipt of a split unless it was there.
+    pub(super) fn add(&mut self, split: SmolStr, receipt: &Receipt) {
+        if self.splits.insert(split) {
+            self.sum(receipt);
+        }
+    }
+
+    fn sum(&mut self, receipt: &Receipt) {
+        self.totals = self.totals + receipt.into();
+        self.dead_letters += receipt.dead_letters;
+    }
+
+    fn has(&self, split: &str) -> bool {
+        self.splits.contains(split)
+    }
+
+    fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    fn dead_letters(&self) -> u64 {
+        self.dead_letters
+    }
+}
+
 fn whole_receipt(documents: u64, attempt: u32, started: chrono::DateTime<Utc>) -> Receipt {
     Receipt {
         schema_version: SCHEMA_VERSION,
-        split: WHOLE.to_string(),
+        split: SmolStr::new_static(WHOLE),
         documents,
         records: 0,
         raw_bytes: 0,

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use super::compare::{Compared, Sound, compare_split};
 use super::item::Task;
@@ -37,7 +38,7 @@ impl LeafRow for AuditedSplit {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SettledSplit {
     /// Id of the split.
-    pub split: String,
+    pub split: SmolStr,
     /// Whether its documents are those of its receipt; if not, all else is empty.
     pub is_sound: bool,
     /// Sum of their `original_size`.

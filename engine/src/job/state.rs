@@ -7,10 +7,12 @@
 //! ```
 
 use std::collections::HashMap;
+use std::fmt::Display;
 
 use chrono::{DateTime, Utc};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use super::JobRef;
 use super::dead_letter::DeadLetter;
@@ -109,7 +111,7 @@ impl JobState {
     ///
     /// # Errors
     /// As [`Self::manifest`].
-    pub async fn receipts_of(&self, splits: Vec<String>) -> Result<Vec<Receipt>> {
+    pub async fn receipts_of(&self, splits: &[impl Display]) -> Result<Vec<Receipt>> {
         self.folder.read_files(self.receipt_files(splits)).await
     }
 
@@ -117,12 +119,12 @@ impl JobState {
     ///
     /// # Errors
     /// As [`Self::manifest`].
-    pub async fn find_receipts(&self, splits: Vec<String>) -> Result<Vec<Receipt>> {
+    pub async fn find_receipts(&self, splits: &[impl Display]) -> Result<Vec<Receipt>> {
         let found = self.folder.find_files(self.receipt_files(splits)).await?;
         Ok(found.into_iter().filter_map(|(_path, receipt)| receipt).collect())
     }
 
-    fn receipt_files(&self, splits: Vec<String>) -> Vec<object_store::path::Path> {
+    fn receipt_files(&self, splits: &[impl Display]) -> Vec<object_store::path::Path> {
         splits.iter().map(|split| self.folder.path(&format!("receipts/{split}.json"))).collect()
     }
 
@@ -130,7 +132,7 @@ impl JobState {
     ///
     /// # Errors
     /// As [`Self::manifest`].
-    pub async fn receipts(&self) -> Result<HashMap<String, Receipt>> {
+    pub async fn receipts(&self) -> Result<HashMap<SmolStr, Receipt>> {
         let receipts: Vec<Receipt> = self.folder.read_all("receipts").await?;
         Ok(receipts.into_iter().map(|receipt| (receipt.split.clone(), receipt)).collect())
     }

@@ -102,7 +102,7 @@ pub async fn summarize_job(state: &JobState, manifest: &Manifest) -> Result<JobS
     Ok(JobSummary {
         job: manifest.job.clone(),
         status: if commit.is_some() { "committed" } else { "incomplete" }.to_string(),
-        splits: manifest.receipt_names().len(),
+        splits: manifest.receipt_names().count(),
         splits_done: state.receipt_names().await?.len(),
         objects: manifest.objects.len(),
         source_bytes: manifest.objects.iter().map(|object| object.size).sum(),

@@ -26,8 +26,8 @@ const COMPRESS_SQL: &str = include_str!("../../../sql/compress.sql");
 
 fn split(number: u64, folder: &str) -> Split {
     Split {
-        id: format!("{number:016x}"),
-        object: format!("{folder}/{number}.txt"),
+        id: format!("{number:016x}").into(),
+        object: format!("{folder}/{number}.txt").into(),
         version: "1-2".into(),
         size: 10,
         last_modified: 3,
@@ -107,7 +107,7 @@ proptest! {
         let manifest = manifest(&statement, count);
         let text = serde_json::to_vec_pretty(&manifest).unwrap();
         prop_assert_eq!(&parse::<Manifest>("m", &text).unwrap(), &manifest);
-        prop_assert_eq!(manifest.splits().len() as u64, count);
+        prop_assert_eq!(manifest.splits().count() as u64, count);
         prop_assert!(parse::<Manifest>("m", &text[..cut.min(text.len() - 1)]).is_err());
         prop_assert!(parse::<Manifest>("m", &noise).is_err());
         prop_assert!(parse::<Receipt>("r", &noise).is_err());

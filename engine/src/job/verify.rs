@@ -17,6 +17,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
+use smol_str::SmolStr;
 
 use super::JobRef;
 use super::compare::{Compared, Sound, compare_split};
@@ -117,7 +118,7 @@ pub struct Audited {
     /// Its splits, by object and place.
     pub splits: Vec<Split>,
     /// Receipts by split.
-    pub receipts: HashMap<String, Receipt>,
+    pub receipts: HashMap<SmolStr, Receipt>,
     /// Dead letters of all of them.
     pub letters: Vec<DeadLetter>,
     /// Where the documents are.
@@ -125,7 +126,7 @@ pub struct Audited {
     /// Whether every byte or record of the input must be in a document.
     pub keeps_every_row: bool,
     /// How the topic was read, by split, where it was one.
-    pub topics: HashMap<String, Arc<KafkaSpec>>,
+    pub topics: HashMap<SmolStr, Arc<KafkaSpec>>,
     /// What is wrong with the whole, in words: each is something missing.
     pub gaps: Vec<String>,
 }
@@ -140,7 +141,7 @@ impl Audited {
         let manifest = state.manifest().await?;
         let manifest = manifest.ok_or_else(|| Error::config(format!("there is no job or query `{}` at {}", job.name, state.uri())))?;
         manifest.check_by_split()?;
-        let splits = manifest.splits();
+        let splits: Vec<Split> = manifest.splits().collect();
         let topics = match &manifest.source {
             Some(SourceSpec::Kafka(spec)) => {
                 let spec = Arc::new(spec.clone());
@@ -200,9 +201,9 @@ pub fn wave_name(job: &str) -> String {
 }
 
 /// Has the fleet audit split by split; returns those which are sound. All others, and what belongs to no split, is left to the walk.
-async fn settle_on_fleet(fleet: &Fleet, report: &mut Report, walk: &mut Walk, sink: &SinkSpec, deep: bool) -> Result<HashSet<String>> {
+async fn settle_on_fleet(fleet: &Fleet, report: &mut Report, walk: &mut Walk, sink: &SinkSpec, deep: bool) -> Result<HashSet<SmolStr>> {
     let splits = walk.to_settle();
-    let by_id: HashMap<String, usize> = splits.iter().map(|(index, audited)| (audited.split.id.clone(), *index)).collect();
+    let by_id: HashMap<SmolStr, usize> = splits.iter().map(|(index, audited)| (audited.split.id.clone(), *index)).collect();
     let task = VerifyTask { source: sink.clone(), deep };
     let items = splits.into_iter().map(|(_, audited)| audited).collect();
     // Without --deep only metadata is read, but a dump has to be read to its end for it.
@@ -319,7 +320,7 @@ async fn audit_documents(
 
 /// An object of the job, as stored documents are held against it.
 struct WalkedObject {
-    version: String,
+    version: SmolStr,
     /// First byte, byte after the last and index of those splits which have documents with a place.
     ranges: Vec<(u64, u64, usize)>,
 }
@@ -327,7 +328,7 @@ struct WalkedObject {
 /// Stored documents against the receipts, in whatever order they come.
 struct Walk {
     audits: Vec<Audit>,
-    objects: HashMap<String, WalkedObject>,
+    objects: HashMap<SmolStr, WalkedObject>,
     /// By split: its documents so far, by offset.
     open: HashMap<usize, BTreeMap<i64, DocumentFacts>>,
     is_settled: Vec<bool>,
@@ -346,7 +347,7 @@ impl Walk {
             let object = WalkedObject { version: split.version.clone(), ranges: Vec::new() };
             (split.object.clone(), object)
         });
-        let mut objects: HashMap<String, WalkedObject> = objects.collect();
+        let mut objects: HashMap<SmolStr, WalkedObject> = objects.collect();
         for (index, Audit { split, receipt, .. }) in audits.iter().enumerate() {
             if let (Some(first), Some(end), Some(object)) = (receipt.first_byte, receipt.next_byte, objects.get_mut(&split.object)) {
                 object.ranges.push((first, end, index));
@@ -382,7 +383,7 @@ impl Walk {
 
     /// Takes a stored document; gives its split if it was the last one of it.
     fn take(&mut self, report: &mut Report, mut facts: DocumentFacts) -> Option<Sound> {
-        let object = self.objects.get(&facts.object).filter(|object| facts.has_place() && object.version == facts.version);
+        let object = self.objects.get(facts.object.as_str()).filter(|object| facts.has_place() && object.version == facts.version);
         let Some(object) = object else {
             report.foreign += 1;
             return None;

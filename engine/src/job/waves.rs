@@ -8,17 +8,18 @@
 //! idle in between; near the end tasks are small, and splits that lag are sent a second time.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use smol_str::SmolStr;
 use tracing::Instrument;
 
-use super::run::{Job, bind};
+use super::run::{Job, Tally, bind};
 use crate::cluster::client::{Failure, Fleet, Submission};
 use crate::connector::blob::Compression;
-use crate::connector::receipt::Receipt;
 use crate::connector::split::Split;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
@@ -76,8 +77,8 @@ struct Waves<'a> {
     job: &'a Job,
     fleet: &'a Fleet,
     waiting: VecDeque<Split>,
-    sent: HashMap<String, Sent>,
-    receipts: HashMap<String, Receipt>,
+    sent: HashMap<SmolStr, Sent>,
+    tally: Tally,
     under_way: FuturesUnordered<BoxFuture<'static, Result<Ended>>>,
     submissions: HashMap<u32, Submission>,
     waves: u32,
@@ -86,17 +87,17 @@ struct Waves<'a> {
     slowest: Duration,
 }
 
-/// Writes all splits of `job` that have no receipt. Returns the receipts of these splits.
+/// Writes these splits of `job`, which have no receipt. Returns their receipts, summed up.
 ///
 /// # Errors
 /// The first failure which no retry helps; Unreachable, when the fleet stays away. What has its receipt stays done.
-pub(super) async fn write(job: &Job, fleet: &Fleet) -> Result<Vec<Receipt>> {
+pub(super) async fn write(job: &Job, fleet: &Fleet, splits: Vec<Split>) -> Result<Tally> {
     let mut waves = Waves {
         job,
         fleet,
-        waiting: job.pending().iter().cloned().collect(),
+        waiting: splits.into(),
         sent: HashMap::new(),
-        receipts: HashMap::new(),
+        tally: Tally::default(),
         under_way: FuturesUnordered::new(),
         submissions: HashMap::new(),
         waves: 0,
@@ -108,7 +109,7 @@ pub(super) async fn write(job: &Job, fleet: &Fleet) -> Result<Vec<Receipt>> {
     // Nothing of this job is of use any more: all is done, or it failed.
     waves.cancel_all().await;
     written?;
-    Ok(waves.receipts.into_values().collect())
+    Ok(waves.tally)
 }
 
 impl Waves<'_> {
@@ -126,8 +127,8 @@ impl Waves<'_> {
                 Some(ended) = self.under_way.next(), if !self.under_way.is_empty() => self.settle(ended?).await?,
                 listed = &mut listing => {
                     let Listed { names, took } = listed?;
-                    let new = names.into_iter().filter(|name| self.sent.contains_key(name)).collect();
-                    self.take_receipts(new).await?;
+                    let new: Vec<String> = names.into_iter().filter(|name| self.sent.contains_key(name.as_str())).collect();
+                    self.take_receipts(&new).await?;
                     listing = self.list_after(LOOK_EVERY.max(took * LOOK_SHARE))?;
                 }
             }
@@ -182,13 +183,13 @@ impl Waves<'_> {
     }
 
     /// Reads the receipts of those of these splits which have one.
-    async fn take_receipts(&mut self, splits: Vec<String>) -> Result<()> {
+    async fn take_receipts(&mut self, splits: &[impl Display]) -> Result<()> {
         for receipt in self.job.state().find_receipts(splits).await? {
-            self.sent.remove(&receipt.split);
+            let Some((split, _sent)) = self.sent.remove_entry(receipt.split.as_str()) else { continue };
             let took = (receipt.finished - receipt.started).to_std().unwrap_or_default();
             self.slowest = self.slowest.max(took);
             self.job.progress().add(&receipt);
-            self.receipts.insert(receipt.split.clone(), receipt);
+            self.tally.add(split, &receipt);
             (self.failures, self.last_progress) = (0, Instant::now());
         }
         Ok(())
@@ -198,7 +199,7 @@ impl Waves<'_> {
     async fn settle(&mut self, ended: Ended) -> Result<()> {
         let Ended { wave, result } = ended;
         self.submissions.remove(&wave);
-        self.take_receipts(self.left_of(wave)).await?;
+        self.take_receipts(&self.left_of(wave)).await?;
         let left = self.left_of(wave);
         let cause = match result {
             Ok(()) if left.is_empty() => return Ok(()),
@@ -230,7 +231,7 @@ impl Waves<'_> {
     }
 
     /// The splits of a wave which have no receipt that is known.
-    fn left_of(&self, wave: u32) -> Vec<String> {
+    fn left_of(&self, wave: u32) -> Vec<SmolStr> {
         self.sent.values().filter(|sent| sent.wave == wave).map(|sent| sent.split.id.clone()).collect()
     }
 
@@ -328,8 +329,8 @@ mod tests {
     fn splits(count: u64, bytes: u64) -> VecDeque<Split> {
         (0..count)
             .map(|number| Split {
-                id: format!("{number:016}"),
-                object: format!("file:///{number}"),
+                id: format!("{number:016}").into(),
+                object: format!("file:///{number}").into(),
                 version: "1".into(),
                 size: bytes,
                 last_modified: 0,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use datafusion::execution::runtime_env::RuntimeEnv;
+use smol_str::SmolStr;
 
 use super::status::Figures;
 use crate::connector::receipt::{Receipt, Totals};
@@ -19,7 +20,7 @@ use crate::stream::log::StreamLog;
 pub(super) struct Known {
     /// How many receipts it will have.
     splits: Option<usize>,
-    receipts: HashMap<String, Fact>,
+    receipts: HashMap<SmolStr, Fact>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,16 +49,16 @@ pub(super) async fn job_figures(env: &RuntimeEnv, state: &str, name: &str, known
         Some(splits) => splits,
         None => {
             let Some(manifest) = state.manifest().await? else { return Ok(None) };
-            *known.splits.insert(manifest.receipt_names().len())
+            *known.splits.insert(manifest.receipt_names().count())
         }
     };
     let attempts = signed(state.attempts().await? as u64);
     // The commit first: whoever finds it finds all receipts.
     let commit = state.commit().await?;
     let names: HashSet<String> = state.receipt_names().await?.into_iter().collect();
-    known.receipts.retain(|name, _| names.contains(name));
-    let new = names.into_iter().filter(|name| !known.receipts.contains_key(name)).collect();
-    for receipt in state.receipts_of(new).await? {
+    known.receipts.retain(|name, _| names.contains(name.as_str()));
+    let new: Vec<String> = names.into_iter().filter(|name| !known.receipts.contains_key(name.as_str())).collect();
+    for receipt in state.receipts_of(&new).await? {
         known.receipts.insert(receipt.split.clone(), Fact::of(&receipt));
     }
     let facts = || known.receipts.values();

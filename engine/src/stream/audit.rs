@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use datafusion::execution::runtime_env::RuntimeEnv;
+use smol_str::SmolStr;
 
 use super::history::{BatchRecord, JobRecord};
 use super::log::StreamLog;
@@ -43,11 +44,11 @@ struct Gathered {
     /// Where each partition goes on.
     position: BTreeMap<i32, i64>,
     splits: Vec<Split>,
-    receipts: HashMap<String, Receipt>,
+    receipts: HashMap<SmolStr, Receipt>,
     letters: Vec<DeadLetter>,
     sink: Option<SinkSpec>,
     keeps_every_row: bool,
-    topics: HashMap<String, Arc<KafkaSpec>>,
+    topics: HashMap<SmolStr, Arc<KafkaSpec>>,
     last_topic: Option<Arc<KafkaSpec>>,
     gaps: Vec<String>,
 }
@@ -70,7 +71,7 @@ impl Gathered {
         if range.first < before {
             // What was read from there on is read again, and the later receipts count.
             let is_again = |split: &Split| split.kafka_partition() == Some(range.partition) && split.start >= range.first as u64;
-            let again: Vec<String> = self.splits.extract_if(.., |split| is_again(split)).map(|split| split.id).collect();
+            let again: Vec<SmolStr> = self.splits.extract_if(.., |split| is_again(split)).map(|split| split.id).collect();
             again.iter().for_each(|id| drop(self.receipts.remove(id)));
         }
         let may_lose = job.and_then(topic_of).is_some_and(|topic| !topic.fail_on_data_loss);

@@ -46,7 +46,7 @@ impl JobRecord {
     /// Whether it was read while nobody wrote: every split has its receipt, and none of them speaks of dead letters that are not here.
     fn is_whole(&self) -> bool {
         let letters: u64 = self.receipts.iter().map(|receipt| receipt.dead_letters).sum();
-        self.receipts.len() == self.manifest.receipt_names().len() && letters == self.dead_letters.len() as u64
+        self.receipts.len() == self.manifest.receipt_names().count() && letters == self.dead_letters.len() as u64
     }
 }
 

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use smol_str::SmolStr;
 use tokio::sync::Mutex;
 
 use super::schema::{Batch, Cause, JobDetail, Overview, Part, Point, Setting, SlowSplit, Totals, Work, Writer};
@@ -129,7 +130,7 @@ impl Fact {
 struct Known {
     used: Option<Instant>,
     manifest: Option<Arc<(Manifest, Vec<Split>)>>,
-    receipts: HashMap<String, Fact>,
+    receipts: HashMap<SmolStr, Fact>,
     batches: HashMap<u64, (Batch, Totals)>,
 }
 
@@ -281,14 +282,15 @@ impl Board {
     async fn read_job(&self, state: &JobState, name: &str, known: &mut Known, detail: &mut JobDetail) -> Result<()> {
         if known.manifest.is_none() {
             known.manifest = state.manifest().await?.map(|manifest| {
-                let splits = manifest.splits();
+                let splits = manifest.splits().collect();
                 Arc::new((manifest, splits))
             });
         }
         let Some(manifest) = known.manifest.clone() else { return Ok(()) };
         let (manifest, splits) = manifest.as_ref();
-        let new = state.receipt_names().await?.into_iter().filter(|split| !known.receipts.contains_key(split)).collect();
-        for receipt in state.receipts_of(new).await? {
+        let names = state.receipt_names().await?.into_iter();
+        let new: Vec<String> = names.filter(|split| !known.receipts.contains_key(split.as_str())).collect();
+        for receipt in state.receipts_of(&new).await? {
             known.receipts.insert(receipt.split.clone(), Fact::of(&receipt));
         }
         let running = if detail.is_running { self.workers.running_splits(name).await? } else { HashSet::new() };
@@ -356,7 +358,7 @@ fn split_letter(split: &Split, known: &Known, running: &HashSet<String>) -> char
     match known.receipts.get(&split.id) {
         Some(fact) if fact.has_dead_letters => 'x',
         Some(_) => 'd',
-        None if running.contains(&split.id) => 'r',
+        None if running.contains(split.id.as_str()) => 'r',
         None => '.',
     }
 }
@@ -394,13 +396,13 @@ fn writers(facts: &[&Fact]) -> Vec<Writer> {
     writers
 }
 
-fn slowest(splits: &[Split], receipts: &HashMap<String, Fact>) -> Vec<SlowSplit> {
+fn slowest(splits: &[Split], receipts: &HashMap<SmolStr, Fact>) -> Vec<SlowSplit> {
     let mut slow: Vec<SlowSplit> = splits
         .iter()
         .enumerate()
         .filter_map(|(index, split)| {
             let fact = receipts.get(&split.id)?;
-            let (object, executor) = (split.object.clone(), fact.executor.clone());
+            let (object, executor) = (split.object.to_string(), fact.executor.clone());
             Some(SlowSplit { index, object, start: split.start, end: split.end, seconds: fact.seconds, executor })
         })
         .collect();

@@ -119,15 +119,16 @@ async fn cut_object(location: &Location, spec: &BlobSpec, meta: ObjectMeta) -> R
             peek_compression(&Location { store: Arc::clone(&location.store), path: meta.location.clone(), uri: uri.clone() }).await?;
     }
     let step = if matches!(compression, Compression::None | Compression::Auto) { spec.split_bytes } else { meta.size.max(1) };
-    let mut splits = Vec::new();
+    // Exactly as many: most objects of a large job have one, and room for three more would be most of its memory.
+    let mut splits = Vec::with_capacity(meta.size.div_ceil(step) as usize);
     let mut start = 0;
     while start < meta.size {
         let end = meta.size.min(start.saturating_add(step));
-        splits.push(ManifestSplit { id: digest_id(&[&uri, &version, &start.to_string(), &end.to_string()], 16), start, end });
+        splits.push(ManifestSplit { id: digest_id(&[&uri, &version, &start.to_string(), &end.to_string()], 16).into(), start, end });
         start = end;
     }
     let last_modified = meta.last_modified.timestamp_millis();
-    Ok(ManifestObject { object: uri, version, size: meta.size, last_modified, compression, splits })
+    Ok(ManifestObject { object: uri.into(), version: version.into(), size: meta.size, last_modified, compression, splits })
 }
 
 /// What the first bytes of an object say.

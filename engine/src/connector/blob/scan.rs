@@ -262,7 +262,7 @@ pub fn document_id(object: &str, version: &str, offset: u64) -> String {
 /// # Errors
 /// As [`read_range`]; Decode when the first block cannot be had.
 pub async fn open_split(location: Location, split: &Split, from: u64, shape: BlockShape) -> Result<(BlockStream, Compression)> {
-    let mut blocks = read_range(location, split.version.clone(), from..split.end, split.size, shape)?;
+    let mut blocks = read_range(location, split.version.to_string(), from..split.end, split.size, shape)?;
     let compression = match split.compression {
         Compression::Auto if from == 0 => match blocks.next().await.transpose()? {
             Some(first) => {
@@ -276,7 +276,7 @@ pub async fn open_split(location: Location, split: &Split, from: u64, shape: Blo
         known => known,
     };
     if compression != Compression::None {
-        blocks = decompress(split.object.clone(), compression, blocks, shape)?;
+        blocks = decompress(split.object.to_string(), compression, blocks, shape)?;
     }
     Ok((blocks, compression))
 }

@@ -10,6 +10,7 @@ use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use smol_str::SmolStr;
 
 use super::BsonSpec;
 use crate::connector::documents::Part;
@@ -24,7 +25,7 @@ pub(crate) const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 pub(crate) async fn stored_beside(
     spec: &BsonSpec,
     env: &Arc<RuntimeEnv>,
-    splits: &HashSet<String>,
+    splits: &HashSet<SmolStr>,
 ) -> Result<BoxStream<'static, Result<RawDocumentBuf>>> {
     let seen: HashSet<String> = splits.iter().map(|split| spec.file_name(split)).collect();
     let mut files = part_files(spec, env).await?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use smol_str::SmolStr;
 
 use super::client::{Consumer, kafka_error, refusal, with_consumer};
 use super::partition_object;
@@ -73,14 +74,14 @@ pub fn cut(spec: &KafkaSpec, ranges: &[OffsetRange]) -> Vec<Split> {
     for range in ranges.iter().filter(|range| range.length() > 0) {
         let pieces = range.length().div_ceil(spec.split_records);
         let step = range.length().div_ceil(pieces) as i64;
-        let object = partition_object(&spec.topic, range.partition);
+        let object = SmolStr::from(partition_object(&spec.topic, range.partition));
         let mut start = range.first;
         while start < range.end {
             let end = range.end.min(start + step);
             splits.push(Split {
-                id: digest_id(&[&object, &start.to_string(), &end.to_string()], 16),
+                id: digest_id(&[&object, &start.to_string(), &end.to_string()], 16).into(),
                 object: object.clone(),
-                version: String::new(),
+                version: SmolStr::default(),
                 size: range.end as u64,
                 last_modified: 0,
                 compression: Compression::None,

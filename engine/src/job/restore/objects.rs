@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use smol_str::SmolStr;
+
 use super::names::{check_distinct, folders_of, plain_name, relative_name};
 use super::{LeftOut, RestoreObject, RestoreReport, RestoreRequest};
 use crate::connector::blob::Compression;
@@ -37,9 +39,9 @@ pub(super) async fn plan_objects(
     for object in &manifest.objects {
         match plan_object(object, &receipts, &letters)? {
             Planned::Whole { bytes, splits } => planned.push((object, relative_name(&location, &object.object)?, bytes, splits)),
-            Planned::DeadLetter(reason) => report.left_out.push(LeftOut { object: object.object.clone(), reason }),
+            Planned::DeadLetter(reason) => report.left_out.push(LeftOut { object: object.object.to_string(), reason }),
             Planned::Incomplete(error) if request.partial => {
-                report.left_out.push(LeftOut { object: object.object.clone(), reason: error.to_string() });
+                report.left_out.push(LeftOut { object: object.object.to_string(), reason: error.to_string() });
             }
             Planned::Incomplete(error) => return Err(error),
         }
@@ -58,8 +60,8 @@ pub(super) async fn plan_objects(
         let name = if request.recompress { name.as_str() } else { plain_name(name, object.compression) };
         names.push((name, object.object.as_str()));
         objects.push(RestoreObject {
-            object: object.object.clone(),
-            version: object.version.clone(),
+            object: object.object.to_string(),
+            version: object.version.to_string(),
             last_modified: object.last_modified,
             target: format!("{}/{name}", to.trim_end_matches('/')),
             records: None,
@@ -97,7 +99,7 @@ enum Planned {
 }
 
 /// Holds the receipts of an object against it: together they must cover every byte once.
-fn plan_object(object: &ManifestObject, receipts: &HashMap<String, Receipt>, letters: &[DeadLetter]) -> Result<Planned> {
+fn plan_object(object: &ManifestObject, receipts: &HashMap<SmolStr, Receipt>, letters: &[DeadLetter]) -> Result<Planned> {
     let name = &object.object;
     let (mut position, mut splits) = (0, Vec::new());
     for split in &object.splits {

@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     fn stored(first: u64, gib: u64, framing: Framing) -> Stored {
-        let documents = StoredSplit { id: first.to_string(), first, next: first + 1, documents: 1, digest: String::new() };
+        let documents = StoredSplit { id: first.to_string().into(), first, next: first + 1, documents: 1, digest: String::new() };
         Stored { layout: Layout::Packed(framing), bytes: gib << 30, written: first as i64, documents }
     }
 

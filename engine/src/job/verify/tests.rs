@@ -28,9 +28,9 @@ fn walk() -> (Walk, Vec<DocumentFacts>) {
             let mut digest = DocumentDigest::default();
             documents.iter().for_each(|facts| digest.add(facts));
             let split = Split {
-                id: format!("{object}{first}"),
-                object: object.to_string(),
-                version: "1".to_string(),
+                id: format!("{object}{first}").into(),
+                object: object.into(),
+                version: "1".into(),
                 size: 120,
                 last_modified: 0,
                 compression: Compression::None,
