@@ -7,12 +7,12 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use baler::function::zlib::{choose_effort, compress_all};
+use baler::function::zlib::{SplitEffort, choose_effort, compress_next};
 use baler_benches::Result;
 use clap::Parser;
 
 /// Batches and chunks as the job takes them by default.
-const BATCH_BYTES: usize = 16 << 20;
+const BATCH_BYTES: usize = 8 << 20;
 const CHUNK_BYTES: usize = 1 << 20;
 /// A shorter batch is not sampled.
 const SAMPLED_BYTES_MIN: usize = 4 << 20;
@@ -38,17 +38,20 @@ fn measure_file(path: &Path) -> Result<String> {
     let corpus = std::fs::read(path)?;
     let (mut raw, mut ours, mut zlib, mut efforts) = (0, 0, 0, String::new());
     let (mut choosing, mut compressing, mut worst) = (0.0, 0.0, 0f64);
+    // A file is one split.
+    let split = SplitEffort::default();
     for batch in corpus.chunks(BATCH_BYTES).filter(|batch| batch.len() >= SAMPLED_BYTES_MIN) {
         let values: Vec<&[u8]> = batch.chunks(CHUNK_BYTES).collect();
         // The first batch of a process also makes the encoders of each thread.
         choose_effort(&values, LEVEL);
         let started = Instant::now();
-        write!(efforts, "{} ", choose_effort(&values, LEVEL))?;
+        choose_effort(&values, LEVEL);
         choosing += started.elapsed().as_secs_f64();
         let values: Vec<Option<&[u8]>> = values.into_iter().map(Some).collect();
         let started = Instant::now();
-        let packed = compress_all(&values, LEVEL, None)?;
+        let packed = compress_next(&values, LEVEL, &split)?;
         compressing += started.elapsed().as_secs_f64();
+        write!(efforts, "{}", split.effort().unwrap_or_default())?;
         let one: usize = packed.iter().flatten().map(Vec::len).sum();
         let other: usize = values.iter().flatten().map(|value| zlib_reference::compressed_size(value, i32::from(LEVEL))).sum();
         worst = worst.max(one as f64 / other as f64);

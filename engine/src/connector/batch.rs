@@ -59,9 +59,9 @@ impl Batch {
     }
 }
 
-/// Documents of one encoder call which are together at least this large are a batch by themselves. Below it, a round trip to
-/// the server costs more than a copy.
-const WHOLE_BYTES_MIN: usize = 1 << 20;
+/// Documents of one encoder call which are together at least this large are a batch by themselves, as are the chunks of one batch of a scan.
+/// Below it, a round trip to the server costs more than a copy.
+const WHOLE_BYTES_MIN: usize = 256 << 10;
 
 /// Gathers documents into batches.
 #[derive(Debug)]

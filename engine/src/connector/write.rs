@@ -19,6 +19,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions};
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, Time};
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 use futures::StreamExt;
@@ -29,11 +30,12 @@ use super::blob::BlobScanExec;
 use super::document::DocumentEncoder;
 use super::kafka::KafkaScanExec;
 use super::part::{TaskPartitions, part_name};
-use super::queue::WorkQueue;
+use super::queue::{Room, WorkQueue};
 use super::receipt::{DocumentDigest, DocumentFacts, Receipt, SCHEMA_VERSION};
 use super::split::{Split, leaf_rows, leaf_table};
 use super::{Refused, SinkSpec};
 use crate::error::{Error, ErrorKind, Result};
+use crate::function::zlib::for_one_split;
 use crate::job::JobRef;
 use crate::job::dead_letter::{DeadLetter, DeadLetterLog};
 use crate::job::state::JobState;
@@ -249,6 +251,13 @@ fn narrow_to_split(plan: &Arc<dyn ExecutionPlan>, split: &Split, log: &DeadLette
     if let Some(scan) = plan.downcast_ref::<KafkaScanExec>() {
         return Ok(Arc::new(scan.with_input(input, log.clone())));
     }
+    if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+        let narrow = |column: &ProjectionExpr| -> DataFusionResult<_> {
+            Ok(ProjectionExpr { expr: for_one_split(&column.expr)?, alias: column.alias.clone() })
+        };
+        let columns = projection.expr().iter().map(narrow).collect::<DataFusionResult<Vec<_>>>()?;
+        return Ok(Arc::new(ProjectionExec::try_new(columns, input)?));
+    }
     let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
     Ok(Arc::clone(plan).replace_children(vec![input], options)?)
 }
@@ -304,11 +313,11 @@ impl PartWriter {
     async fn write_splits(&self, queue: &WorkQueue<Split>) -> Result<u64> {
         let state = self.job.as_ref().map(|job| JobState::open(&self.context.runtime_env(), job)).transpose()?;
         let mut count = 0;
-        let write = |split: Split| {
+        let write = |split: Split, room: Room| {
             let state = state.as_ref();
             let job = self.job.as_ref().map(|job| job.name.as_str());
             let span = tracing::info_span!("split", job, split = split.id.as_str());
-            async move { self.write_split(&split, state).await }.instrument(span)
+            async move { self.write_split(&split, state, room).await }.instrument(span)
         };
         let done = |documents| {
             count += documents;
@@ -319,7 +328,7 @@ impl PartWriter {
     }
 
     /// Writes one split and stores its receipt; answers from the receipt if there is one.
-    async fn write_split(&self, split: &Split, state: Option<&JobState>) -> Result<u64> {
+    async fn write_split(&self, split: &Split, state: Option<&JobState>, room: Room) -> Result<u64> {
         if let Some(state) = state
             && let Some(receipt) = state.receipt(&split.id).await?
         {
@@ -329,7 +338,7 @@ impl PartWriter {
         let log = DeadLetterLog::default();
         let chain = narrow_to_split(&self.plan, split, &log)?;
         let rows = chain.execute(0, Arc::clone(&self.context))?;
-        let totals = self.write_rows(rows, &split.id).await?;
+        let totals = self.write_rows(rows, &split.id, Some(room)).await?;
         self.chain.iter().zip(chain_of(&chain)).for_each(|(node, copy)| node.add(copy.as_ref()));
         let done = totals.done();
         for refused in totals.refused {
@@ -375,7 +384,7 @@ impl PartWriter {
     /// Writes a partition of a plan which has no splits.
     async fn write_partition(&self, partition: usize, part: &str) -> Result<u64> {
         let rows = self.plan.execute(partition, Arc::clone(&self.context))?;
-        let totals = self.write_rows(rows, part).await?;
+        let totals = self.write_rows(rows, part, None).await?;
         match totals.refused.first() {
             Some(refused) => Err(Error::permanent(format!("document {}: {}", refused.id, refused.reason))),
             None => {
@@ -387,8 +396,8 @@ impl PartWriter {
         }
     }
 
-    /// The row's way: batch of rows → documents → batches → sink.
-    async fn write_rows(&self, mut rows: SendableRecordBatchStream, part: &str) -> Result<Totals> {
+    /// The row's way: batch of rows → documents → batches → sink. Gives the room back when all rows are read.
+    async fn write_rows(&self, mut rows: SendableRecordBatchStream, part: &str, room: Option<Room>) -> Result<Totals> {
         let (spec, env, name) = (self.spec.clone(), self.context.runtime_env(), part.to_string());
         let mut writer = runtime::spawn_io(async move { spec.open(&env, &name).await })?.join().await??;
         let mut batches = BatchBuilder::new(self.spec.limits());
@@ -435,6 +444,7 @@ impl PartWriter {
                 COUNTERS.sink_wait.add_since(waited);
             }
         }
+        drop((rows, room));
         if let Some(batch) = batches.take() {
             self.document_bytes.add(batch.bytes().len());
             writer.write(batch).await?;

@@ -7,13 +7,13 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 use lz4_flex::frame::{FrameEncoder, FrameInfo};
-use rayon::prelude::*;
 
 use super::argument::{Arguments, Kind, coerce, to_binary};
 use super::deflate::{Wrapper, pack_value};
 use super::effort::fixed_effort;
 pub use super::inflate::{decompress_value, decompress_value_of};
-use super::zlib::{compress_all, compress_alone, decompress_all, pool};
+use super::pool::in_pool;
+use super::zlib::{OneSplit, compress_alone, decompress_all, task_rows};
 use crate::error::{Error, Result};
 use crate::options::nearest;
 
@@ -99,12 +99,13 @@ pub fn compress_value_by(method: Method, data: &[u8]) -> Result<Vec<u8>> {
 /// `compress(data, method)`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Compress {
-    signature: Signature,
+    pub(super) signature: Signature,
+    pub(super) split: OneSplit,
 }
 
 impl Default for Compress {
     fn default() -> Self {
-        Self { signature: Signature::user_defined(Volatility::Immutable) }
+        Self { signature: Signature::user_defined(Volatility::Immutable), split: OneSplit::default() }
     }
 }
 
@@ -131,13 +132,13 @@ impl ScalarUDFImpl for Compress {
         let parsed = methods.iter().map(|method| method.map(str::parse).transpose()).collect::<Result<Vec<Option<Method>>>>()?;
         // One zlib level for all rows, the usual case, shares the sample of `zlib_compress` and so its result.
         let packed = match parsed.first() {
-            Some(Some(Method::Zlib(level))) if parsed.iter().all(|method| *method == parsed[0]) => compress_all(&values, *level, None)?,
+            Some(Some(Method::Zlib(level))) if parsed.iter().all(|method| *method == parsed[0]) => self.split.compress(&values, *level)?,
             _ => {
-                let compress = |(value, method): (&Option<&[u8]>, &Option<Method>)| match (value, method) {
-                    (Some(value), Some(method)) => compress_value_by(*method, value).map(Some),
+                let compress = |row: usize, value: &Option<&[u8]>| match (value, parsed[row]) {
+                    (Some(value), Some(method)) => compress_value_by(method, value).map(Some),
                     _ => Ok(None),
                 };
-                pool()?.install(|| values.par_iter().zip(&parsed).map(compress).collect::<Result<Vec<_>>>())?
+                in_pool(&values, task_rows(&values), compress)?.into_iter().collect::<Result<Vec<_>>>()?
             }
         };
         arguments.wrap(to_binary(&packed)?)

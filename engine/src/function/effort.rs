@@ -38,12 +38,13 @@
 //! - A looser limit for effort 6: on events without ids 6 is 1.6 % below zlib-rs but 2 % above zlib. So 6 is taken only 4.5 %
 //!   below, where even a reference that is 5 % too large keeps within the 0.5 %.
 //!
-//! The choice is a function of the values and the level alone, so a repeated batch gives equal bytes.
+//! The choice is a function of the values and the level alone, so a repeated batch gives equal bytes. Within a split one sample is enough
+//! for as long as the data stays alike, which the size of what was compressed tells for nothing ([`SplitEffort`]): a sample of every batch
+//! took 2 to 3 % of a job's time on data which compresses fast.
 
-use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
 
 use super::deflate::{compress_reference, compress_value};
-use super::zlib::pool;
 use crate::error::Result;
 
 /// Pieces of a sample, and the bytes of each.
@@ -70,6 +71,12 @@ const EFFORT_BY_LEVEL: [u8; 10] = [0, 2, 4, 4, 5, 6, 7, 7, 8, 8];
 /// The level from which on the effort is sampled and single values get a second opinion.
 const SAMPLED_LEVEL_MIN: u8 = 8;
 
+/// How far the ratio of a batch may be from that of the sampled one for its effort to hold. An effort which might break the promise on other
+/// data is doubted soon. Text and sources differ more than that from batch to batch; but theirs is the highest, which keeps the promise on
+/// any data, and so is only worth another sample where the data has become another sort.
+const ALIKE: f64 = 0.05;
+const ALIKE_HIGHEST: f64 = 0.25;
+
 /// Bounds on a ratio of sizes: over all pieces, and for each.
 struct Limits {
     sum: f64,
@@ -89,19 +96,99 @@ pub fn fixed_effort(level: u8) -> u8 {
 /// The effort for these values at a zlib level: a pure function of both. Blocks for about 2 ms where it samples.
 pub fn choose_effort(values: &[&[u8]], level: u8) -> u8 {
     let fixed = fixed_effort(level);
-    let total: usize = values.iter().map(|value| value.len()).sum();
-    if !is_sampled(level) {
-        return fixed;
-    }
-    if total < SHORT_BYTES * values.len() {
-        return 7;
+    let total = total_bytes(values);
+    if let Some(effort) = unsampled_effort(values, level) {
+        return effort;
     }
     if total < SAMPLED_BYTES_MIN {
         return fixed;
     }
     let pieces = take_pieces(values, total);
-    // In the pool, so that the sample delays the batch by the time of one piece and not of four.
-    pool().and_then(|pool| pool.install(|| judge_pieces(&pieces))).unwrap_or(fixed)
+    judge_pieces(&pieces).unwrap_or(fixed)
+}
+
+/// The effort where no sample would say more.
+fn unsampled_effort(values: &[&[u8]], level: u8) -> Option<u8> {
+    if !is_sampled(level) {
+        return Some(fixed_effort(level));
+    }
+    (total_bytes(values) < SHORT_BYTES * values.len()).then_some(7)
+}
+
+fn total_bytes(values: &[&[u8]]) -> usize {
+    values.iter().map(|value| value.len()).sum()
+}
+
+/// The effort of a split's batches, one after the other: that of the last sample for as long as batches compress like the sampled one.
+///
+/// A split is read from its beginning in the same batches whoever reads it, so a repeated split gives equal bytes.
+#[derive(Debug, Default)]
+pub struct SplitEffort(Mutex<Option<Sampled>>);
+
+/// What the last sample chose, and how its batch compressed.
+#[derive(Debug, Clone, Copy)]
+struct Sampled {
+    level: u8,
+    effort: u8,
+    /// Bytes after compression for each byte before.
+    ratio: f64,
+}
+
+impl Sampled {
+    fn holds_for(&self, ratio: f64) -> bool {
+        let alike = if self.effort == fixed_effort(self.level) { ALIKE_HIGHEST } else { ALIKE };
+        (ratio / self.ratio - 1.0).abs() <= alike
+    }
+}
+
+impl SplitEffort {
+    /// Compresses the next batch of the split at `level`: `compress` does all of it with the effort which it is given, and is called a second
+    /// time where it turns out that another one was due.
+    ///
+    /// # Errors
+    /// Those of `compress`.
+    pub fn compress_next(
+        &self,
+        values: &[&[u8]],
+        level: u8,
+        compress: impl Fn(u8) -> Result<Vec<Option<Vec<u8>>>>,
+    ) -> Result<Vec<Option<Vec<u8>>>> {
+        if let Some(effort) = unsampled_effort(values, level) {
+            return compress(effort);
+        }
+        let total = total_bytes(values);
+        let ratio_of = |packed: &[Option<Vec<u8>>]| packed.iter().flatten().map(Vec::len).sum::<usize>() as f64 / total as f64;
+        let last = self.last().filter(|last| last.level == level);
+        let begun = match last {
+            Some(last) => {
+                let packed = compress(last.effort)?;
+                // A short batch is the split's last one, and too little to judge by.
+                if total < SAMPLED_BYTES_MIN || last.holds_for(ratio_of(&packed)) {
+                    return Ok(packed);
+                }
+                Some((last.effort, packed))
+            }
+            None => None,
+        };
+        let effort = choose_effort(values, level);
+        let packed = match begun {
+            Some((begun_with, packed)) if begun_with == effort => packed,
+            _ => compress(effort)?,
+        };
+        if total >= SAMPLED_BYTES_MIN {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Sampled { level, effort, ratio: ratio_of(&packed) });
+        }
+        Ok(packed)
+    }
+
+    fn last(&self) -> Option<Sampled> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the last sample chose.
+    pub fn effort(&self) -> Option<u8> {
+        self.last().map(|last| last.effort)
+    }
 }
 
 /// Effort 7 is the middle from which one step either way is tried, so that most data costs two or three passes of the sample.
@@ -120,8 +207,8 @@ fn judge_pieces(pieces: &[&[u8]]) -> Result<u8> {
     Ok(if are_all_below(&light, &reference, &LIGHT) { 6 } else { 7 })
 }
 
-fn measure_pieces(pieces: &[&[u8]], compress: impl Fn(&[u8]) -> Result<Vec<u8>> + Sync) -> Result<Vec<usize>> {
-    pieces.par_iter().with_max_len(1).map(|piece| Ok(compress(piece)?.len())).collect()
+fn measure_pieces(pieces: &[&[u8]], compress: impl Fn(&[u8]) -> Result<Vec<u8>>) -> Result<Vec<usize>> {
+    pieces.iter().map(|piece| Ok(compress(piece)?.len())).collect()
 }
 
 fn are_all_below(sizes: &[usize], others: &[usize], limits: &Limits) -> bool {

@@ -8,6 +8,7 @@
 //! | [`effort`] | how hard the zlib encoder works |
 //! | [`deflate`] | one value → zlib or gzip |
 //! | [`inflate`] | one value back, within a limit, or an error that says where |
+//! | `pool` | the threads which compress and decompress |
 //! | [`argument`] | arguments of any text or binary type as byte slices |
 
 pub mod argument;
@@ -16,6 +17,7 @@ pub mod codec;
 pub mod deflate;
 pub mod effort;
 pub mod inflate;
+pub(crate) mod pool;
 pub mod zlib;
 
 use std::sync::Arc;

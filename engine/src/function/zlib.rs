@@ -1,45 +1,32 @@
 //! `zlib_compress` and its inverses. Before: a column of bytes; after: a column of zlib streams (RFC 1950), or back.
 //!
-//! The rows of a batch are compressed in parallel on a pool of its own, one thread a core, which all partitions share: so a
-//! single partition keeps all cores busy, and many do not crowd them. Each thread keeps its compressors.
+//! The rows of a batch are compressed in parallel in the process's pool ([`super::pool`]).
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::{DataType, Schema};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
-use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 use super::argument::{Arguments, Kind, coerce, to_binary};
-use super::codec::Method;
+use super::codec::{Compress, Method};
 pub use super::deflate::compress_value;
 use super::deflate::compress_value_twice;
-pub use super::effort::choose_effort;
 use super::effort::is_sampled;
+pub use super::effort::{SplitEffort, choose_effort};
 pub use super::inflate::DECOMPRESSED_BYTES_MAX;
 use super::inflate::decompress_value_of;
+use super::pool::in_pool;
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime::cpu_threads;
 
 /// The level of a call which names none, as the seed takes it.
 const LEVEL_DEFAULT: i64 = 9;
 /// Small values are handed out in groups of about this many bytes: a task of one tiny value would cost as much as the value.
 const TASK_BYTES: usize = 32 << 10;
-
-static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
-
-/// The process's compression pool.
-///
-/// # Errors
-/// Internal, when the operating system refuses the threads.
-pub fn pool() -> Result<&'static ThreadPool> {
-    let build = || ThreadPoolBuilder::new().num_threads(cpu_threads()).thread_name(|index| format!("baler-zlib-{index}")).build().ok();
-    POOL.get_or_init(build)
-        .as_ref()
-        .ok_or_else(|| Error::internal("cannot start the compression pool: the operating system refused its threads"))
-}
 
 /// Compresses one value as if it were a batch of its own, on the present thread.
 pub(super) fn compress_alone(data: &[u8], level: u8) -> Result<Vec<u8>> {
@@ -61,19 +48,31 @@ pub fn compress_by_level(data: &[u8], level: u8, chosen: u8) -> Result<Vec<u8>> 
 /// # Errors
 /// As [`compress_value`].
 pub fn compress_all(values: &[Option<&[u8]>], level: u8, effort: Option<u8>) -> Result<Vec<Option<Vec<u8>>>> {
-    let chosen = effort.unwrap_or_else(|| choose_effort(&values.iter().flatten().copied().collect::<Vec<_>>(), level));
-    pool()?.install(|| {
-        let rows = task_rows(values);
-        let compress = |data: &[u8]| match effort {
-            Some(effort) => compress_value(data, effort),
-            None => compress_by_level(data, level, chosen),
-        };
-        values.par_iter().with_min_len(rows).with_max_len(rows).map(|value| value.map(compress).transpose()).collect()
-    })
+    match effort {
+        Some(effort) => compress_each(values, |data| compress_value(data, effort)),
+        None => {
+            let chosen = choose_effort(&values.iter().flatten().copied().collect::<Vec<_>>(), level);
+            compress_each(values, |data| compress_by_level(data, level, chosen))
+        }
+    }
+}
+
+/// The same for the next batch of a split, whose effort the batches before may tell. The result is a function of the level and of all values of
+/// the split up to here.
+///
+/// # Errors
+/// As [`compress_value`].
+pub fn compress_next(values: &[Option<&[u8]>], level: u8, split: &SplitEffort) -> Result<Vec<Option<Vec<u8>>>> {
+    let present: Vec<&[u8]> = values.iter().flatten().copied().collect();
+    split.compress_next(&present, level, |effort| compress_each(values, |data| compress_by_level(data, level, effort)))
+}
+
+fn compress_each(values: &[Option<&[u8]>], compress: impl Fn(&[u8]) -> Result<Vec<u8>> + Sync) -> Result<Vec<Option<Vec<u8>>>> {
+    in_pool(values, task_rows(values), |_row, value| value.map(&compress).transpose())?.into_iter().collect()
 }
 
 /// Rows of one parallel task: one where a row is a chunk, so that the last ones of a batch spread over all threads.
-fn task_rows(values: &[Option<&[u8]>]) -> usize {
+pub(super) fn task_rows(values: &[Option<&[u8]>]) -> usize {
     let total: usize = values.iter().flatten().map(|value| value.len()).sum();
     let average = total / values.len().max(1);
     TASK_BYTES / average.clamp(1, TASK_BYTES)
@@ -86,12 +85,62 @@ type Setting = (i64, Option<i64>);
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct ZlibCompress {
     signature: Signature,
+    split: OneSplit,
+}
+
+/// What a copy of the function which sees one split alone, from its beginning, knows of it. Copies of one function are equal.
+#[derive(Debug, Default)]
+pub(super) struct OneSplit(Option<SplitEffort>);
+
+impl OneSplit {
+    /// Compresses a batch, or the split's next one, with the effort which a sample chooses.
+    ///
+    /// # Errors
+    /// As [`compress_value`].
+    pub(super) fn compress(&self, values: &[Option<&[u8]>], level: u8) -> Result<Vec<Option<Vec<u8>>>> {
+        match &self.0 {
+            Some(split) => compress_next(values, level, split),
+            None => compress_all(values, level, None),
+        }
+    }
+}
+
+impl PartialEq for OneSplit {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for OneSplit {}
+
+impl Hash for OneSplit {
+    fn hash<H: Hasher>(&self, _state: &mut H) {}
 }
 
 impl Default for ZlibCompress {
     fn default() -> Self {
-        Self { signature: Signature::user_defined(Volatility::Immutable) }
+        Self { signature: Signature::user_defined(Volatility::Immutable), split: OneSplit::default() }
     }
+}
+
+/// The expression for one split alone: each `zlib_compress` or `compress` in it keeps its effort from batch to batch ([`SplitEffort`]).
+///
+/// # Errors
+/// DataFusion's, when the expression cannot be put together again.
+pub fn for_one_split(expression: &Arc<dyn PhysicalExpr>) -> DataFusionResult<Arc<dyn PhysicalExpr>> {
+    let narrowed = Arc::clone(expression).transform_up(|node| {
+        let samples = |call: &&ScalarFunctionExpr| call.fun().inner().is::<ZlibCompress>() || call.fun().inner().is::<Compress>();
+        let Some(call) = node.downcast_ref::<ScalarFunctionExpr>().filter(samples) else { return Ok(Transformed::no(node)) };
+        let split = OneSplit(Some(SplitEffort::default()));
+        let function = match call.fun().inner().is::<Compress>() {
+            true => ScalarUDF::from(Compress { split, ..Compress::default() }),
+            false => ScalarUDF::from(ZlibCompress { split, ..ZlibCompress::default() }),
+        };
+        let (arguments, options) = (call.args().to_vec(), Arc::new(call.config_options().clone()));
+        let field = call.return_field(&Schema::empty())?;
+        Ok(Transformed::yes(Arc::new(ScalarFunctionExpr::new(call.name(), Arc::new(function), arguments, field, options))))
+    })?;
+    Ok(narrowed.data)
 }
 
 impl ScalarUDFImpl for ZlibCompress {
@@ -132,7 +181,11 @@ impl ScalarUDFImpl for ZlibCompress {
             let level = check_range("level", level, 0, 9)?;
             let effort = effort.map(|effort| check_range("effort", effort, 1, 12)).transpose()?;
             let group: Vec<_> = rows.iter().map(|row| values[*row]).collect();
-            for (row, value) in rows.into_iter().zip(compress_all(&group, level, effort)?) {
+            let compressed = match effort {
+                Some(_) => compress_all(&group, level, effort)?,
+                None => self.split.compress(&group, level)?,
+            };
+            for (row, value) in rows.into_iter().zip(compressed) {
                 packed[row] = value;
             }
         }
@@ -200,7 +253,7 @@ pub(super) fn decompress_all(
 ) -> Result<Vec<Option<Vec<u8>>>, DataFusionError> {
     let values = arguments.bytes(0)?;
     let limits = arguments.integers(limit)?;
-    let decompress = |(row, value): (usize, &Option<&[u8]>)| -> Result<Option<Vec<u8>>> {
+    let decompress = |row: usize, value: &Option<&[u8]>| -> Result<Option<Vec<u8>>> {
         let bytes_max = match limits.as_ref().map(|limits| limits[row]) {
             None => DECOMPRESSED_BYTES_MAX,
             Some(None) => return Ok(None),
@@ -214,9 +267,6 @@ pub(super) fn decompress_all(
             Err(error) => Err(error.context(format!("{function}: row {row} of the batch"))),
         }
     };
-    let rows = task_rows(&values);
-    let rows = values.par_iter().enumerate().with_min_len(rows).map(decompress);
     // Not the first error that some thread meets but that of the lowest row, so that a repeated batch fails with the same words.
-    let outcomes: Vec<Result<Option<Vec<u8>>>> = pool()?.install(|| rows.collect());
-    Ok(outcomes.into_iter().collect::<Result<_>>()?)
+    Ok(in_pool(&values, task_rows(&values), decompress)?.into_iter().collect::<Result<_>>()?)
 }

@@ -23,7 +23,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Exe
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::connector::queue::WorkQueue;
+use crate::connector::queue::{Room, WorkQueue};
 use crate::connector::split::{LeafRow, leaf_rows, leaf_table};
 use crate::error::{Error, Result};
 
@@ -177,7 +177,15 @@ impl<T: Task> ExecutionPlan for ItemExec<T> {
         let answered = async move {
             let env = context.runtime_env();
             let mut answers = Vec::new();
-            queue.run(|item| task.perform(item, &env), |answer| answers.push(serde_json::to_string(&answer))).await?;
+            let perform = |item, room: Room| {
+                let performing = task.perform(item, &env);
+                async move {
+                    let answer = performing.await;
+                    drop(room);
+                    answer
+                }
+            };
+            queue.run(perform, |answer| answers.push(serde_json::to_string(&answer))).await?;
             let answers = answers.into_iter().collect::<serde_json::Result<Vec<_>>>();
             let answers = answers.map_err(|e| Error::internal("an answer does not encode").with_source(e))?;
             Ok(RecordBatch::try_new(Arc::clone(&ANSWER_SCHEMA), vec![Arc::new(StringArray::from(answers))])?)

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::super::zlib::{choose_effort, compress_all};
+use super::super::zlib::{SplitEffort, choose_effort, compress_all, compress_next};
 
 /// The most by which ours may exceed zlib's.
 const TOLERANCE: f64 = 1.005;
@@ -118,4 +118,50 @@ fn the_choice_and_the_bytes_are_functions_of_the_values() {
             assert_eq!(run.join().unwrap(), first);
         }
     });
+}
+
+/// A split whose data changes twice keeps the promise in each batch; data which stays alike is sampled once, as its equal efforts show.
+#[test]
+fn a_split_samples_again_where_its_data_changes() {
+    let corpora = corpora();
+    let corpus = |name: &str| &corpora.iter().find(|(known, _)| *known == name).unwrap().1;
+    let parts = ["csv", "csv", "utf16", "utf16", "log", "csv"];
+    let batches: Vec<Vec<Option<&[u8]>>> = parts.iter().map(|name| corpus(name).chunks(1 << 20).map(Some).collect()).collect();
+    let run = || {
+        let split = SplitEffort::default();
+        let compress = |batch: &Vec<Option<&[u8]>>| (compress_next(batch, 9, &split).unwrap(), split.effort().unwrap());
+        batches.iter().map(compress).collect::<Vec<_>>()
+    };
+    let found = run();
+    assert_eq!(found, run(), "a repeated split gives other bytes");
+    for ((name, batch), (packed, effort)) in parts.iter().zip(&batches).zip(&found) {
+        let ours: usize = packed.iter().flatten().map(Vec::len).sum();
+        let zlib: usize = batch.iter().flatten().map(|value| zlib_reference::compressed_size(value, 9)).sum();
+        assert!(ours as f64 <= zlib as f64 * TOLERANCE, "{name} with effort {effort}: {ours} bytes, zlib {zlib}");
+    }
+    let efforts: Vec<u8> = found.iter().map(|(_, effort)| *effort).collect();
+    let alone = |part: usize| choose_effort(&batches[part].iter().flatten().copied().collect::<Vec<_>>(), 9);
+    assert_eq!(efforts, [0, 0, 2, 2, 4, 5].map(alone), "not what a sample of the first batch of each sort chooses");
+    assert!(efforts.iter().any(|effort| *effort != efforts[0]), "all sorts of data choose one effort, so nothing was shown");
+}
+
+#[test]
+fn a_batch_like_the_one_before_is_compressed_once_and_another_twice_at_most() {
+    let corpora = corpora();
+    let values = |name: &str| corpora.iter().find(|(known, _)| *known == name).unwrap().1.chunks(1 << 20).collect::<Vec<_>>();
+    let (csv, text) = (values("csv"), values("utf16"));
+    let split = SplitEffort::default();
+    let mut calls = Vec::new();
+    for values in [&csv, &csv, &text, &text] {
+        let efforts = std::cell::RefCell::new(Vec::new());
+        let compress = |effort| {
+            efforts.borrow_mut().push(effort);
+            compress_all(&values.iter().copied().map(Some).collect::<Vec<_>>(), 9, Some(effort))
+        };
+        split.compress_next(values, 9, compress).unwrap();
+        calls.push(efforts.into_inner());
+    }
+    let (first, second) = (choose_effort(&csv, 9), choose_effort(&text, 9));
+    assert_ne!(first, second);
+    assert_eq!(calls, [vec![first], vec![first], vec![first, second], vec![second]]);
 }

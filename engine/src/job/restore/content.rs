@@ -11,7 +11,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::{StreamExt, TryStreamExt};
-use rayon::prelude::*;
 
 use super::RestoreObject;
 use super::cursor::{Group, SplitCursor};
@@ -22,11 +21,13 @@ use crate::connector::receipt::DocumentFacts;
 use crate::connector::stored::StoredSplit;
 use crate::connector::{Fields, SinkSpec};
 use crate::error::{Error, Result};
-use crate::function::zlib::pool;
+use crate::function::pool::in_pool;
 use crate::job::payload::raw_bytes;
 use crate::runtime::{self, Spawned};
 use crate::telemetry::COUNTERS;
 
+/// Tasks of the pool for one group: enough for all cores, few where the documents are small.
+const GROUP_TASKS: usize = 32;
 /// Groups which are inflated while another is written.
 pub(crate) const GROUPS_AHEAD: usize = 1;
 /// Splits whose documents are read at once: hides the round trips of a chain of documents.
@@ -121,7 +122,7 @@ async fn write_next(steps: &mut VecDeque<Step>, taker: &mut impl Taker) -> Resul
 
 /// What documents hold, in parallel; each is proven by its sizes and checksum.
 fn inflate(object: &str, layout: Option<Layout>, group: &Group) -> Result<Vec<Piece>> {
-    let inflate_one = |(facts, document): &(DocumentFacts, RawDocumentBuf)| {
+    let inflate_one = |_place: usize, (facts, document): &(DocumentFacts, RawDocumentBuf)| {
         let bytes = match layout {
             Some(Layout::Single { must_be_whole }) => framed_record(document, facts, must_be_whole),
             Some(Layout::Packed(_)) | None => raw_bytes(document, facts),
@@ -132,6 +133,5 @@ fn inflate(object: &str, layout: Option<Layout>, group: &Group) -> Result<Vec<Pi
         Ok(Piece { id: facts.id.clone(), records: facts.records, bytes: bytes.into() })
     };
     // Not the first error that some thread meets but that of the lowest offset.
-    let outcomes: Vec<Result<Piece>> = pool()?.install(|| group.par_iter().map(inflate_one).collect());
-    outcomes.into_iter().collect()
+    in_pool(group, group.len().div_ceil(GROUP_TASKS), inflate_one)?.into_iter().collect()
 }
