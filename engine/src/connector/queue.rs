@@ -81,6 +81,9 @@ impl<T> WorkQueue<T> {
     }
 
     /// The next item, if there is room for it beside what is held, and fewer than the most are `open`.
+    ///
+    /// # Errors
+    /// As [`Self::run`], when none is open any more.
     fn take(&self, open: usize, held: &Arc<Held>) -> Result<Option<(T, Room)>> {
         let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rooms = held.rooms();
@@ -89,6 +92,10 @@ impl<T> WorkQueue<T> {
             return Ok(None);
         }
         if runtime::is_draining() {
+            if open > 0 {
+                // What is under way comes to its end first.
+                return Ok(None);
+            }
             return Err(Error::new(ErrorKind::Transient, "this executor is leaving; another one takes its remaining work"));
         }
         Ok(items.pop_front().map(|item| {
