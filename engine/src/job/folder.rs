@@ -5,9 +5,10 @@ use std::io::Write;
 use std::path::Path;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,19 @@ use crate::telemetry::RetryKind;
 
 /// Files which are read at once.
 pub(crate) const READS_IN_FLIGHT: usize = 64;
+
+/// Tells a file from another one that took its name later: its time and size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileVersion {
+    last_modified: DateTime<Utc>,
+    size: u64,
+}
+
+impl FileVersion {
+    fn of(meta: &ObjectMeta) -> Self {
+        Self { last_modified: meta.last_modified, size: meta.size }
+    }
+}
 
 /// A folder of state files.
 #[derive(Debug, Clone)]
@@ -86,18 +100,44 @@ impl StateFolder {
             .transpose()
     }
 
+    /// Which version of a file is there now, if any; reads none of it.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub(crate) async fn version(&self, name: &str) -> Result<Option<FileVersion>> {
+        let file = self.place.join(name);
+        runtime::spawn_io(async move {
+            match file.store.head(&file.path).await {
+                Ok(meta) => Ok(Some(FileVersion::of(&meta))),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(store_error("looking at", &file.uri, &error)),
+            }
+        })?
+        .join()
+        .await?
+    }
+
     /// Paths of the files in a folder, in no order.
     ///
     /// # Errors
     /// As the store's.
     pub(crate) async fn list(&self, name: &str) -> Result<Vec<object_store::path::Path>> {
+        Ok(self.list_versions(name).await?.into_iter().map(|(path, _version)| path).collect())
+    }
+
+    /// As [`Self::list`], each with its version.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub(crate) async fn list_versions(&self, name: &str) -> Result<Vec<(object_store::path::Path, FileVersion)>> {
         let folder = self.place.join(name);
         let listed = runtime::spawn_io(async move {
             let listed: object_store::Result<Vec<_>> = folder.store.list(Some(&folder.path)).try_collect().await;
             listed.map_err(|e| store_error("listing", &folder.uri, &e))
         })?;
         let files = listed.join().await??;
-        Ok(files.into_iter().map(|meta| meta.location).filter(|path| path.extension() == Some("json")).collect())
+        let versions = files.into_iter().map(|meta| (FileVersion::of(&meta), meta.location));
+        Ok(versions.map(|(version, path)| (path, version)).filter(|(path, _)| path.extension() == Some("json")).collect())
     }
 
     /// Removes files; those which are not there are no error.

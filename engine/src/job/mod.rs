@@ -9,6 +9,7 @@
 //! | [`run`] | the driver: plan → manifest → write → commit; resumes |
 //! | `waves` | how the driver writes on a fleet: waves of splits until each has its receipt |
 //! | [`retry`] | what became a dead letter, once more |
+//! | [`seen`] | what a watcher of a job has read of it |
 //! | [`summary`] | a job or query in short, for lists and the dashboard |
 //! | [`verify`] | the auditor: manifest, receipts and stored documents against each other and the source |
 //! | [`settle`] | its work on one split, as the executors of a fleet do it |
@@ -29,6 +30,7 @@ mod payload;
 pub mod restore;
 pub mod retry;
 pub mod run;
+pub mod seen;
 pub mod settle;
 pub mod state;
 pub mod summary;

@@ -16,7 +16,7 @@ use smol_str::SmolStr;
 
 use super::JobRef;
 use super::dead_letter::DeadLetter;
-use super::folder::StateFolder;
+use super::folder::{FileVersion, StateFolder};
 use super::manifest::Manifest;
 use crate::connector::receipt::{Receipt, SCHEMA_VERSION};
 use crate::error::Result;
@@ -74,6 +74,14 @@ impl JobState {
         self.folder.read("manifest.json").await
     }
 
+    /// Which manifest is there now, if any; reads none of it.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn manifest_version(&self) -> Result<Option<FileVersion>> {
+        self.folder.version("manifest.json").await
+    }
+
     /// Stores the manifest; `false` if another driver was first.
     ///
     /// # Errors
@@ -103,8 +111,16 @@ impl JobState {
     /// # Errors
     /// As the store's.
     pub async fn receipt_names(&self) -> Result<Vec<String>> {
-        let files = self.folder.list("receipts").await?;
-        Ok(files.iter().filter_map(|path| Some(path.filename()?.strip_suffix(".json")?.to_string())).collect())
+        Ok(self.receipt_versions().await?.into_iter().map(|(split, _version)| split).collect())
+    }
+
+    /// As [`Self::receipt_names`], each with the version of its receipt: what is tried once more gets another one.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn receipt_versions(&self) -> Result<Vec<(String, FileVersion)>> {
+        let files = self.folder.list_versions("receipts").await?;
+        Ok(files.iter().filter_map(|(path, version)| Some((path.filename()?.strip_suffix(".json")?.to_string(), *version))).collect())
     }
 
     /// The receipts of these splits, all of which have one, in no order.
@@ -154,6 +170,20 @@ impl JobState {
     /// As [`Self::manifest`].
     pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
         self.folder.read_all("dead-letters").await
+    }
+
+    /// At most `most` dead letters, the first by the names of their files, and how many there are.
+    ///
+    /// # Errors
+    /// As [`Self::manifest`].
+    pub async fn some_dead_letters(&self, most: usize) -> Result<(Vec<DeadLetter>, usize)> {
+        let mut files = self.folder.list("dead-letters").await?;
+        let all = files.len();
+        files.sort();
+        files.truncate(most);
+        let found = self.folder.find_files(files).await?.into_iter();
+        // One which is gone by now was retried.
+        Ok((found.filter_map(|(_path, letter)| letter).collect(), all))
     }
 
     /// Forgets that these splits are done: the commit, their receipts and their dead letters, in this order. Idempotent.

@@ -107,7 +107,7 @@ pub async fn summarize_job(state: &JobState, manifest: &Manifest) -> Result<JobS
         objects: manifest.objects.len(),
         source_bytes: manifest.objects.iter().map(|object| object.size).sum(),
         attempts: state.attempts().await?,
-        dead_letters: state.dead_letters().await?.len(),
+        dead_letters: state.some_dead_letters(0).await?.1,
         commit,
         query: None,
     })

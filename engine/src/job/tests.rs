@@ -10,6 +10,7 @@ use super::JobRef;
 use super::folder::parse;
 use super::manifest::{Manifest, group_splits};
 use super::run::{bind, physical_plan};
+use super::seen::SeenJob;
 use super::state::JobState;
 use crate::connector::SinkSpec;
 use crate::connector::blob::{BlobSpec, Compression};
@@ -97,6 +98,63 @@ fn manifest(statement: &str, count: u64) -> Manifest {
     let source = BlobSpec::try_new("file:///in/", &HashMap::new()).unwrap();
     let sink = SinkSpec::Bson(BsonSpec::try_new("file:///out/", &HashMap::new()).unwrap());
     Manifest::new("job", statement, Some(SourceSpec::Blob(source)), sink, group_splits(&splits))
+}
+
+struct Count(usize);
+
+impl From<Manifest> for Count {
+    fn from(manifest: Manifest) -> Self {
+        Self(manifest.receipt_names().count())
+    }
+}
+
+impl From<&Receipt> for Count {
+    fn from(receipt: &Receipt) -> Self {
+        Self(receipt.documents as usize)
+    }
+}
+
+#[test]
+fn a_watcher_sees_splits_done_once_more_and_jobs_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let seen = runtime::io().unwrap().block_on(async {
+        let context = local_session()?;
+        let state = JobState::open(&context.runtime_env(), &JobRef::try_new(&folder.path().display().to_string(), "job")?)?;
+        let mut known = SeenJob::<Count, Count>::default();
+        let mut seen = Vec::new();
+        let mut look = async |state: &JobState| {
+            let splits = known.manifest(state).await?.map(|splits| splits.0);
+            known.read_receipts(state).await?;
+            let (first, second) = (split(0, "").id, split(1, "").id);
+            seen.push((splits, [first, second].map(|id| known.receipt(&id).map(|count| count.0)), known.receipts().count()));
+            Ok::<_, Error>(())
+        };
+        look(&state).await?;
+        state.put_manifest(&Manifest { by_split: true, ..manifest("INSERT", 2) }).await?;
+        state.put_receipt(&receipt(&split(0, ""), 7)).await?;
+        look(&state).await?;
+        // A split is done once more between two looks, as `dead-letters retry` lets it.
+        state.forget(&[split(0, "").id.to_string()]).await?;
+        state.put_receipt(&receipt(&split(0, ""), 8)).await?;
+        state.put_receipt(&receipt(&split(1, ""), 1)).await?;
+        look(&state).await?;
+        state.forget(&[split(1, "").id.to_string()]).await?;
+        look(&state).await?;
+        state.remove().await?;
+        look(&state).await?;
+        state.put_manifest(&Manifest { by_split: true, ..manifest("INSERT", 3) }).await?;
+        look(&state).await?;
+        Ok::<_, Error>(seen)
+    });
+    let wanted = [
+        (None, [None, None], 0),
+        (Some(2), [Some(7), None], 1),
+        (Some(2), [Some(8), Some(1)], 2),
+        (Some(2), [Some(8), None], 1),
+        (None, [None, None], 0),
+        (Some(3), [None, None], 0),
+    ];
+    assert_eq!(seen.unwrap(), wanted);
 }
 
 proptest! {

@@ -1,30 +1,36 @@
 //! Figures of a job or query from its state folder, as `baler jobs show` and the dashboard read it. Receipts are read once each.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use datafusion::execution::runtime_env::RuntimeEnv;
-use smol_str::SmolStr;
 
 use super::status::Figures;
 use crate::connector::receipt::{Receipt, Totals};
 use crate::error::Result;
 use crate::job::JobRef;
+use crate::job::manifest::Manifest;
+use crate::job::seen::SeenJob;
 use crate::job::state::{Commit, JobState};
 use crate::job::summary::summarize;
 use crate::stream::log::StreamLog;
 
 /// What was read of one job.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    /// How many receipts it will have.
-    splits: Option<usize>,
-    receipts: HashMap<SmolStr, Fact>,
+pub(super) type Known = SeenJob<Splits, Fact>;
+
+/// How many receipts a job will have.
+#[derive(Debug)]
+pub(super) struct Splits(usize);
+
+impl From<Manifest> for Splits {
+    fn from(manifest: Manifest) -> Self {
+        Self(manifest.receipt_names().count())
+    }
 }
 
+/// What is kept of a receipt.
 #[derive(Debug, Clone, Copy, Default)]
-struct Fact {
+pub(super) struct Fact {
     done: Totals,
     dead_letters: u64,
     attempt: u32,
@@ -32,8 +38,8 @@ struct Fact {
     finished: DateTime<Utc>,
 }
 
-impl Fact {
-    fn of(receipt: &Receipt) -> Self {
+impl From<&Receipt> for Fact {
+    fn from(receipt: &Receipt) -> Self {
         let Receipt { dead_letters, attempt, started, finished, .. } = *receipt;
         Self { done: receipt.into(), dead_letters, attempt, started, finished }
     }
@@ -45,25 +51,15 @@ impl Fact {
 /// As the store's; Decode for a file of a later version.
 pub(super) async fn job_figures(env: &RuntimeEnv, state: &str, name: &str, known: &mut Known) -> Result<Option<(Figures, Option<Commit>)>> {
     let state = JobState::open(env, &JobRef::try_new(state, name)?)?;
-    let splits = match known.splits {
-        Some(splits) => splits,
-        None => {
-            let Some(manifest) = state.manifest().await? else { return Ok(None) };
-            *known.splits.insert(manifest.receipt_names().count())
-        }
-    };
+    let Some(manifest) = known.manifest(&state).await? else { return Ok(None) };
+    let splits = manifest.0;
     let attempts = signed(state.attempts().await? as u64);
     // The commit first: whoever finds it finds all receipts.
     let commit = state.commit().await?;
-    let names: HashSet<String> = state.receipt_names().await?.into_iter().collect();
-    known.receipts.retain(|name, _| names.contains(name.as_str()));
-    let new: Vec<String> = names.into_iter().filter(|name| !known.receipts.contains_key(name.as_str())).collect();
-    for receipt in state.receipts_of(&new).await? {
-        known.receipts.insert(receipt.split.clone(), Fact::of(&receipt));
-    }
-    let facts = || known.receipts.values();
+    known.read_receipts(&state).await?;
+    let facts = || known.receipts();
     let all: Totals = facts().map(|fact| fact.done).sum();
-    let done = known.receipts.len();
+    let done = facts().count();
     let figures = Figures {
         progress: Some(format!("{done}/{splits} ({} %)", done * 100 / splits.max(1))),
         mb_per_second: rate(facts()),

@@ -9,7 +9,6 @@ use chrono::{DateTime, Utc};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use smol_str::SmolStr;
 use tokio::sync::Mutex;
 
 use super::schema::{Batch, Cause, JobDetail, Overview, Part, Point, Setting, SlowSplit, Totals, Work, Writer};
@@ -21,6 +20,7 @@ use crate::error::Result;
 use crate::job::JobRef;
 use crate::job::folder::job_names;
 use crate::job::manifest::Manifest;
+use crate::job::seen::SeenJob;
 use crate::job::state::JobState;
 use crate::job::summary::{JobSummary, summarize};
 use crate::store::{full_url, locate};
@@ -113,8 +113,8 @@ struct Fact {
     has_dead_letters: bool,
 }
 
-impl Fact {
-    fn of(receipt: &Receipt) -> Self {
+impl From<&Receipt> for Fact {
+    fn from(receipt: &Receipt) -> Self {
         Self {
             finished: receipt.finished,
             seconds: (receipt.finished - receipt.started).num_milliseconds() as f64 / 1e3,
@@ -125,12 +125,22 @@ impl Fact {
     }
 }
 
-/// What was read of one job.
+/// A manifest with its splits laid out.
+struct Listed {
+    manifest: Manifest,
+    splits: Vec<Split>,
+}
+
+impl From<Manifest> for Listed {
+    fn from(manifest: Manifest) -> Self {
+        Self { splits: manifest.splits().collect(), manifest }
+    }
+}
+
+/// What was read of one job or query.
 #[derive(Default)]
 struct Known {
-    used: Option<Instant>,
-    manifest: Option<Arc<(Manifest, Vec<Split>)>>,
-    receipts: HashMap<SmolStr, Fact>,
+    job: SeenJob<Listed, Fact>,
     batches: HashMap<u64, (Batch, Totals)>,
 }
 
@@ -140,7 +150,8 @@ pub struct Board {
     state: String,
     workers: Arc<dyn Workers>,
     summaries: Mutex<HashMap<String, (Instant, JobSummary)>>,
-    known: Mutex<HashMap<String, Known>>,
+    /// When it was asked for last, and what was read.
+    known: Mutex<HashMap<String, (Instant, Arc<Mutex<Known>>)>>,
 }
 
 impl fmt::Debug for Board {
@@ -249,10 +260,8 @@ impl Board {
         let parts = self.workers.parts().await?.into_iter().filter(|part| is_part_of(name, &part.name)).collect();
         let is_running = self.workers.is_running(name).await?;
         let Work { stages, plan } = self.workers.work(name, part).await?;
-        let mut all = self.known.lock().await;
-        forget_oldest(&mut all, name);
-        let known = all.entry(name.to_string()).or_default();
-        known.used = Some(Instant::now());
+        let known = self.known(name).await;
+        let mut known = known.lock().await;
         let mut detail = JobDetail {
             summary,
             is_running,
@@ -271,42 +280,52 @@ impl Board {
             batches: Vec::new(),
         };
         if detail.summary.query.is_some() {
-            self.read_batches(name, known, &mut detail).await?;
+            self.read_batches(name, &mut known, &mut detail).await?;
         } else {
             let state = JobState::open(&self.env, &JobRef::try_new(&self.state, name)?)?;
-            self.read_job(&state, name, known, &mut detail).await?;
+            self.read_job(&state, name, &mut known.job, &mut detail).await?;
         }
         Ok(Some(detail))
     }
 
-    async fn read_job(&self, state: &JobState, name: &str, known: &mut Known, detail: &mut JobDetail) -> Result<()> {
-        if known.manifest.is_none() {
-            known.manifest = state.manifest().await?.map(|manifest| {
-                let splits = manifest.splits().collect();
-                Arc::new((manifest, splits))
-            });
+    /// What was read of job or query `name`; those which nobody asked for longest make room.
+    async fn known(&self, name: &str) -> Arc<Mutex<Known>> {
+        let mut all = self.known.lock().await;
+        if all.len() >= DETAILS_MAX
+            && !all.contains_key(name)
+            && let Some(oldest) = all.iter().min_by_key(|(_, (used, _))| *used).map(|(name, _)| name.clone())
+        {
+            all.remove(&oldest);
         }
-        let Some(manifest) = known.manifest.clone() else { return Ok(()) };
-        let (manifest, splits) = manifest.as_ref();
-        let names = state.receipt_names().await?.into_iter();
-        let new: Vec<String> = names.filter(|split| !known.receipts.contains_key(split.as_str())).collect();
-        for receipt in state.receipts_of(&new).await? {
-            known.receipts.insert(receipt.split.clone(), Fact::of(&receipt));
-        }
+        let (used, known) = all.entry(name.to_string()).or_insert_with(|| (Instant::now(), Arc::default()));
+        *used = Instant::now();
+        Arc::clone(known)
+    }
+
+    async fn read_job(&self, state: &JobState, name: &str, known: &mut SeenJob<Listed, Fact>, detail: &mut JobDetail) -> Result<()> {
+        let Some(listed) = known.manifest(state).await? else { return Ok(()) };
+        let Listed { manifest, splits } = listed.as_ref();
+        known.read_receipts(state).await?;
         let running = if detail.is_running { self.workers.running_splits(name).await? } else { HashSet::new() };
         detail.target = manifest.sink.target();
         detail.statement = hide_secrets(&manifest.statement);
         detail.splits = splits.iter().map(|split| split_letter(split, known, &running)).collect();
         if !manifest.by_split {
-            let letter = if known.receipts.is_empty() { if detail.is_running { 'r' } else { '.' } } else { 'd' };
+            let letter = if known.receipts().next().is_some() {
+                'd'
+            } else if detail.is_running {
+                'r'
+            } else {
+                '.'
+            };
             detail.splits = letter.to_string();
         }
-        let facts: Vec<&Fact> = known.receipts.values().collect();
+        let facts: Vec<&Fact> = known.receipts().collect();
         detail.totals = facts.iter().map(|fact| fact.done).sum();
         detail.series = series(&facts);
         detail.writers = writers(&facts);
-        detail.slowest = slowest(splits, &known.receipts);
-        detail.dead_letters = state.dead_letters().await?.into_iter().take(DEAD_LETTERS).collect();
+        detail.slowest = slowest(splits, known);
+        detail.dead_letters = state.some_dead_letters(DEAD_LETTERS).await?.0;
         Ok(())
     }
 
@@ -344,18 +363,8 @@ impl Board {
     }
 }
 
-/// Makes room for job `name`.
-fn forget_oldest(all: &mut HashMap<String, Known>, name: &str) {
-    if all.len() >= DETAILS_MAX
-        && !all.contains_key(name)
-        && let Some(oldest) = all.iter().min_by_key(|(_, known)| known.used).map(|(name, _)| name.clone())
-    {
-        all.remove(&oldest);
-    }
-}
-
-fn split_letter(split: &Split, known: &Known, running: &HashSet<String>) -> char {
-    match known.receipts.get(&split.id) {
+fn split_letter(split: &Split, known: &SeenJob<Listed, Fact>, running: &HashSet<String>) -> char {
+    match known.receipt(&split.id) {
         Some(fact) if fact.has_dead_letters => 'x',
         Some(_) => 'd',
         None if running.contains(split.id.as_str()) => 'r',
@@ -396,12 +405,12 @@ fn writers(facts: &[&Fact]) -> Vec<Writer> {
     writers
 }
 
-fn slowest(splits: &[Split], receipts: &HashMap<SmolStr, Fact>) -> Vec<SlowSplit> {
+fn slowest(splits: &[Split], known: &SeenJob<Listed, Fact>) -> Vec<SlowSplit> {
     let mut slow: Vec<SlowSplit> = splits
         .iter()
         .enumerate()
         .filter_map(|(index, split)| {
-            let fact = receipts.get(&split.id)?;
+            let fact = known.receipt(&split.id)?;
             let (object, executor) = (split.object.to_string(), fact.executor.clone());
             Some(SlowSplit { index, object, start: split.start, end: split.end, seconds: fact.seconds, executor })
         })
