@@ -38,7 +38,7 @@ struct Scene {
 /// A fault: what it is called, and what the test does when it is asked for.
 type Kind = (&'static str, fn(&Scene));
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 12] = [
     ("executor", |scene| {
         let mut fleet = scene.fleet.borrow_mut();
         let newest = fleet.metrics_ports.len() - 1;
@@ -72,6 +72,7 @@ const KINDS: [Kind; 11] = [
     ("cut-writes", |scene| scene.database.arm(Fault::CutWrites { writes: 0, times: 2 })),
     ("slow-database", |scene| passing(&scene.database, Fault::Late(Duration::from_millis(100)))),
     ("busy-store", |scene| scene.store.arm(Fault::Busy { times: 3 })),
+    ("slow-store", |scene| passing(&scene.store, Fault::Late(Duration::from_millis(100)))),
     ("cut-reads", |scene| scene.store.arm(Fault::CutReplies { bytes: 10_000, times: 2 })),
     ("store-away", |scene| passing(&scene.store, Fault::Refuse)),
 ];
@@ -141,7 +142,7 @@ fn whatever_breaks_a_fleet_stores_each_byte_once() {
     }
     let finished = chaos.wait().expect_code(0);
     let report: Value = serde_json::from_str(&finished.stdout).unwrap();
-    say(&format!("chaos: {report}"));
+    say(&format!("chaos: {report}; {} messages overtook others", scene.store.overtaken() + scene.database.overtaken()));
     let fired: u64 = report["faults"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
     assert!(fired > rounds, "most faults came too late: {report}");
     assert_eq!(report["input_bytes"].as_u64().unwrap(), rounds * size as u64);

@@ -12,6 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 
+use crate::corpus::Random;
+
 /// How the bytes are cut into messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -59,7 +61,7 @@ pub enum Fault {
     },
     /// New connections are closed at once, and so are the present ones.
     Refuse,
-    /// Every message waits for this long on its way.
+    /// Every message waits on its way, each for another time up to this one, so that those of several connections overtake each other.
     Late(Duration),
     /// The next `times` requests for objects are answered with 503, as S3 does when it is asked for too much at once.
     Busy {
@@ -98,6 +100,9 @@ struct State {
     fired: usize,
     writes: usize,
     stalled: bool,
+    /// The newest late message that was handed on, by the number of its firing.
+    newest: usize,
+    overtaken: usize,
     open: Vec<TcpStream>,
 }
 
@@ -138,7 +143,7 @@ impl Proxy {
     pub fn start(upstream: u16, protocol: Protocol) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("cannot listen");
         let port = listener.local_addr().expect("a local address").port();
-        let state = State { fault: Fault::None, fired: 0, writes: 0, stalled: false, open: Vec::new() };
+        let state = State { fault: Fault::None, fired: 0, writes: 0, stalled: false, newest: 0, overtaken: 0, open: Vec::new() };
         let shared = Arc::new(Shared { protocol, upstream, state: Mutex::new(state), changed: Condvar::new() });
         let served = Arc::clone(&shared);
         thread("proxy-accept", move || {
@@ -169,6 +174,11 @@ impl Proxy {
     /// How often a fault fired.
     pub fn fired(&self) -> usize {
         self.shared.lock().fired
+    }
+
+    /// How many late messages were handed on after one that had come later.
+    pub fn overtaken(&self) -> usize {
+        self.shared.lock().overtaken
     }
 
     /// How many writes (inserts, updates, deletes) clients sent.
@@ -362,8 +372,12 @@ impl Pair {
         let mut state = self.shared.lock();
         if let Fault::Late(pause) = state.fault {
             state.fired += 1;
+            let number = state.fired;
             drop(state);
-            std::thread::sleep(pause);
+            std::thread::sleep(pause.mul_f64(Random::new(number as u64).below(1000) as f64 / 1e3));
+            let mut state = self.shared.lock();
+            state.overtaken += usize::from(number < state.newest);
+            state.newest = state.newest.max(number);
             return;
         }
         while state.stalled {
@@ -455,6 +469,22 @@ mod tests {
         assert!(!ask(&mut old));
         assert!(!ask(&mut TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port)).unwrap()));
         assert_eq!(proxy.fired(), 2);
+    }
+
+    #[test]
+    fn late_messages_of_several_connections_overtake_each_other() {
+        let proxy = Proxy::start(echo(), Protocol::Bytes);
+        proxy.arm(Fault::Late(Duration::from_millis(20)));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port)).unwrap();
+                    (0..10).for_each(|_| assert!(ask(&mut stream)));
+                });
+            }
+        });
+        // A request and a reply each, at least.
+        assert!(proxy.fired() >= 80 && proxy.overtaken() > 0, "{} late, {} overtaken", proxy.fired(), proxy.overtaken());
     }
 
     #[test]

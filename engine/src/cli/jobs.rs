@@ -9,8 +9,9 @@ use super::{Output, print_json, print_line};
 use crate::cluster::client::Fleet;
 use crate::error::{Error, Result};
 use crate::job::JobRef;
+use crate::job::seen::SeenJob;
 use crate::job::state::JobState;
-use crate::job::summary::{JobSummary, QuerySummary, list_jobs, summarize, unknown_job};
+use crate::job::summary::{JobSummary, QuerySummary, list_jobs, summarize, summarize_again, unknown_job};
 use crate::options::format_bytes;
 use crate::runtime::stop_signal;
 use crate::session::SessionParts;
@@ -155,9 +156,9 @@ fn show_query(job: &JobSummary, query: &QuerySummary) {
 /// Tells each change of a job until it is committed, and of a query for ever: a line a change, in JSON an object.
 async fn watch(folder: &str, name: &str, parts: &SessionParts, output: Output) -> Result<()> {
     let env = parts.local()?.runtime_env();
-    let mut before = String::new();
+    let (mut before, mut seen) = (String::new(), SeenJob::default());
     loop {
-        let job = summarize(&env, folder, name).await?.ok_or_else(|| unknown_job(folder, name))?;
+        let job = summarize_again(&env, folder, name, &mut seen).await?.ok_or_else(|| unknown_job(folder, name))?;
         let line = match (output, &job.query) {
             (Output::Json, _) => serde_json::to_string(&job).map_err(|e| Error::internal("a job does not encode").with_source(e))?,
             (Output::Text, Some(query)) => format!(

@@ -13,7 +13,7 @@ use super::state::JobState;
 use crate::connector::receipt::Receipt;
 use crate::error::Result;
 
-/// What is kept of one job: `M` of its manifest, `R` of each receipt.
+/// What is kept of one job: `M` of its manifest, `R` of each receipt, if receipts are read at all.
 #[derive(Debug)]
 pub struct SeenJob<M, R> {
     manifest: Option<(FileVersion, Arc<M>)>,
@@ -26,7 +26,7 @@ impl<M, R> Default for SeenJob<M, R> {
     }
 }
 
-impl<M: From<Manifest>, R: for<'a> From<&'a Receipt>> SeenJob<M, R> {
+impl<M: From<Manifest>, R> SeenJob<M, R> {
     /// What its manifest says now; `None` before it was begun. What was known of another job of this name is forgotten.
     ///
     /// # Errors
@@ -41,6 +41,18 @@ impl<M: From<Manifest>, R: for<'a> From<&'a Receipt>> SeenJob<M, R> {
         Ok(self.manifest.as_ref().map(|(_, manifest)| Arc::clone(manifest)))
     }
 
+    /// What is known of all receipts.
+    pub fn receipts(&self) -> impl Iterator<Item = &R> + Clone {
+        self.receipts.values().map(|(_, receipt)| receipt)
+    }
+
+    /// What is known of a split's receipt, if it has one.
+    pub fn receipt(&self, split: &str) -> Option<&R> {
+        self.receipts.get(split).map(|(_, receipt)| receipt)
+    }
+}
+
+impl<M, R: for<'a> From<&'a Receipt>> SeenJob<M, R> {
     /// Reads the receipts which are new, and forgets those which are gone. Cancel-safe: what was read stays known.
     ///
     /// # Errors
@@ -57,15 +69,5 @@ impl<M: From<Manifest>, R: for<'a> From<&'a Receipt>> SeenJob<M, R> {
             }
         }
         Ok(())
-    }
-
-    /// What is known of all receipts.
-    pub fn receipts(&self) -> impl Iterator<Item = &R> + Clone {
-        self.receipts.values().map(|(_, receipt)| receipt)
-    }
-
-    /// What is known of a split's receipt, if it has one.
-    pub fn receipt(&self, split: &str) -> Option<&R> {
-        self.receipts.get(split).map(|(_, receipt)| receipt)
     }
 }

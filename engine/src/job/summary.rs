@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::JobRef;
 use super::folder::job_names;
 use super::manifest::Manifest;
+use super::seen::SeenJob;
 use super::state::{Commit, JobState};
 use crate::connector::kafka::KafkaSpec;
 use crate::connector::source::SourceSpec;
@@ -81,36 +82,56 @@ pub async fn list_jobs(env: &Arc<RuntimeEnv>, folder: &str) -> Result<Vec<JobSum
     Ok(found.into_iter().flatten().collect())
 }
 
+/// What a manifest adds to a summary.
+#[derive(Debug)]
+pub struct Planned {
+    splits: usize,
+    objects: usize,
+    source_bytes: u64,
+}
+
+impl From<Manifest> for Planned {
+    fn from(manifest: Manifest) -> Self {
+        let objects = &manifest.objects;
+        let source_bytes = objects.iter().map(|object| object.size).sum();
+        Self { splits: manifest.receipt_names().count(), objects: objects.len(), source_bytes }
+    }
+}
+
 /// One job or query; `None` if there is none of this name.
 ///
 /// # Errors
 /// As [`list_jobs`].
 pub async fn summarize(env: &Arc<RuntimeEnv>, folder: &str, name: &str) -> Result<Option<JobSummary>> {
-    let state = JobState::open(env, &JobRef::try_new(folder, name)?)?;
-    match state.manifest().await? {
-        Some(manifest) => summarize_job(&state, &manifest).await.map(Some),
-        None => summarize_query(env, folder, name).await,
-    }
+    summarize_again(env, folder, name, &mut SeenJob::default()).await
 }
 
-/// A job whose manifest is known.
+/// As [`summarize`], for who looks again and again: reads the manifest, which may have a line for each of a million splits, once.
 ///
 /// # Errors
 /// As [`list_jobs`].
-pub async fn summarize_job(state: &JobState, manifest: &Manifest) -> Result<JobSummary> {
+pub async fn summarize_again(
+    env: &Arc<RuntimeEnv>,
+    folder: &str,
+    name: &str,
+    seen: &mut SeenJob<Planned, ()>,
+) -> Result<Option<JobSummary>> {
+    let state = JobState::open(env, &JobRef::try_new(folder, name)?)?;
+    let Some(planned) = seen.manifest(&state).await? else { return summarize_query(env, folder, name).await };
+    let Planned { splits, objects, source_bytes } = *planned;
     let commit = state.commit().await?;
-    Ok(JobSummary {
-        job: manifest.job.clone(),
+    Ok(Some(JobSummary {
+        job: name.to_string(),
         status: if commit.is_some() { "committed" } else { "incomplete" }.to_string(),
-        splits: manifest.receipt_names().count(),
+        splits,
         splits_done: state.receipt_names().await?.len(),
-        objects: manifest.objects.len(),
-        source_bytes: manifest.objects.iter().map(|object| object.size).sum(),
+        objects,
+        source_bytes,
         attempts: state.attempts().await?,
         dead_letters: state.some_dead_letters(0).await?.1,
         commit,
         query: None,
-    })
+    }))
 }
 
 async fn summarize_query(env: &Arc<RuntimeEnv>, folder: &str, name: &str) -> Result<Option<JobSummary>> {

@@ -1,5 +1,6 @@
 //! Jobs and queries of a state folder, as the page shows them. Files which never change are read once.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::job::folder::job_names;
 use crate::job::manifest::Manifest;
 use crate::job::seen::SeenJob;
 use crate::job::state::JobState;
-use crate::job::summary::{JobSummary, summarize};
+use crate::job::summary::{JobSummary, Planned, summarize_again};
 use crate::store::{full_url, locate};
 use crate::stream::log::{BatchCommit, StreamLog};
 
@@ -137,6 +138,13 @@ impl From<Manifest> for Listed {
     }
 }
 
+/// A job or query in short, as it was a moment ago.
+struct Summarized {
+    read: Instant,
+    summary: JobSummary,
+    seen: SeenJob<Planned, ()>,
+}
+
 /// What was read of one job or query.
 #[derive(Default)]
 struct Known {
@@ -149,7 +157,7 @@ pub struct Board {
     env: Arc<RuntimeEnv>,
     state: String,
     workers: Arc<dyn Workers>,
-    summaries: Mutex<HashMap<String, (Instant, JobSummary)>>,
+    summaries: Mutex<HashMap<String, Summarized>>,
     /// When it was asked for last, and what was read.
     known: Mutex<HashMap<String, (Instant, Arc<Mutex<Known>>)>>,
 }
@@ -234,7 +242,9 @@ impl Board {
 
     /// One of them, as it was a moment ago at most.
     async fn summary(&self, name: &str) -> Result<Option<JobSummary>> {
-        if let Some((read, summary)) = self.summaries.lock().await.get(name) {
+        let mut seen = SeenJob::default();
+        if let Entry::Occupied(known) = self.summaries.lock().await.entry(name.to_string()) {
+            let Summarized { read, summary, .. } = known.get();
             let fresh = match summary.status.as_str() {
                 "committed" => FRESH_DONE,
                 "streaming" => FRESH_QUERY,
@@ -243,10 +253,11 @@ impl Board {
             if read.elapsed() < fresh {
                 return Ok(Some(summary.clone()));
             }
+            seen = known.remove().seen;
         }
-        let summary = summarize(&self.env, &self.state, name).await?;
-        if let Some(summary) = &summary {
-            self.summaries.lock().await.insert(name.to_string(), (Instant::now(), summary.clone()));
+        let summary = summarize_again(&self.env, &self.state, name, &mut seen).await?;
+        if let Some(summary) = summary.clone() {
+            self.summaries.lock().await.insert(name.to_string(), Summarized { read: Instant::now(), summary, seen });
         }
         Ok(summary)
     }
