@@ -8,9 +8,9 @@ use std::sync::Arc;
 use baler::connector::SinkSpec;
 use baler::connector::batch::{BatchBuilder, BatchLimits};
 use baler::connector::blob::Boundary;
-use baler::connector::blob::buffer::BlockBuffer;
+use baler::connector::blob::block::{Block, BlockShape, Filling};
 use baler::connector::blob::chunk::Chunker;
-use baler::connector::blob::read::{Block, BlockShape, read_range};
+use baler::connector::blob::read::read_range;
 use baler::connector::bson::BsonSpec;
 use baler::connector::document::DocumentEncoder;
 use baler::generate::{GenerateOptions, Shape, generate};
@@ -23,7 +23,7 @@ use object_store::ObjectStoreExt;
 
 const BYTES: u64 = 64 << 20;
 const CHUNK_BYTES: usize = 1 << 20;
-const SHAPE: BlockShape = BlockShape { headroom: CHUNK_BYTES, block_bytes: 16 << 20 };
+const SHAPE: BlockShape = BlockShape { headroom: CHUNK_BYTES, block_bytes: 8 << 20, counts_feeds: true };
 
 fn stages(criterion: &mut Criterion) {
     let io = runtime::io().expect("an I/O runtime");
@@ -55,9 +55,9 @@ fn stages(criterion: &mut Criterion) {
     group.bench_function("chunk", |bencher| {
         let blocks = || -> Vec<Block> {
             let block = |(index, bytes): (usize, &[u8])| {
-                let mut buffer = BlockBuffer::with_length(SHAPE.headroom + bytes.len());
-                buffer[SHAPE.headroom..].copy_from_slice(bytes);
-                Block { buffer, start: SHAPE.headroom, offset: (index * SHAPE.block_bytes) as u64 }
+                let mut filling = Filling::new(SHAPE, bytes.len(), (index * SHAPE.block_bytes) as u64);
+                filling.put(bytes);
+                filling.finish()
             };
             data.chunks(SHAPE.block_bytes).enumerate().map(block).collect()
         };

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::compare_records::compare_records;
 use super::payload::raw_bytes;
 use crate::connector::SinkSpec;
-use crate::connector::blob::read::{Block, BlockShape, BlockStream};
+use crate::connector::blob::block::{Block, BlockShape};
+use crate::connector::blob::read::BlockStream;
 use crate::connector::blob::scan::open_split;
 use crate::connector::kafka::KafkaSpec;
 use crate::connector::receipt::DocumentFacts;
@@ -69,7 +70,7 @@ pub(super) async fn compare_split(sink: &SinkSpec, env: &Arc<RuntimeEnv>, sound:
         return Ok(compared);
     }
     let location = locate(env, &split.object)?;
-    let shape = BlockShape { headroom: 0, block_bytes: 4 << 20 };
+    let shape = BlockShape { headroom: 0, block_bytes: 4 << 20, counts_feeds: false };
     let (blocks, _) = open_split(location, &split, from, shape).await?;
     let mut source = SourceCursor { blocks, block: None, position: from, is_at_end: false };
     let mut stored = StoredDocuments::new(sink, env, &split, documents);

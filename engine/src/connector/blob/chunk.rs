@@ -11,8 +11,8 @@ use bytes::Bytes;
 use datafusion::arrow::buffer::Buffer;
 
 use super::Boundary;
+use super::block::{Block, FeedCounts};
 use super::buffer::BlockBuffer;
-use super::read::Block;
 
 /// Consecutive chunks in one buffer.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Chunker {
 
     /// Takes the next block, whose headroom must hold a chunk, and gives the chunks which are whole.
     pub fn push(&mut self, block: Block) -> Option<ChunkRun> {
-        let Block { mut buffer, start, offset } = block;
+        let Block { mut buffer, start, offset, feeds } = block;
         let mut from = start;
         let mut offset = offset;
         if self.phase == Phase::Skipping {
@@ -96,7 +96,7 @@ impl Chunker {
         if is_last {
             self.phase = Phase::Done;
         }
-        self.cut(Buffer::from(Bytes::from_owner(buffer)), from, offset, is_last)
+        self.cut(Buffer::from(Bytes::from_owner(buffer)), &feeds, from, offset, is_last)
     }
 
     /// Takes the end of the object and gives the rest.
@@ -105,7 +105,7 @@ impl Chunker {
             return None;
         }
         let rest = std::mem::replace(&mut self.carry, Buffer::from_vec(Vec::<u8>::new()));
-        self.cut(rest, 0, self.carry_offset, true)
+        self.cut(rest, &FeedCounts::default(), 0, self.carry_offset, true)
     }
 
     /// Drops what follows the split's last line from `buffer`; tells whether that line's end was there.
@@ -131,7 +131,7 @@ impl Chunker {
     }
 
     /// Cuts `bytes[from..]` greedily: to the last line feed within a chunk's size, or at that size inside a longer line.
-    fn cut(&mut self, bytes: Buffer, from: usize, offset: u64, is_last: bool) -> Option<ChunkRun> {
+    fn cut(&mut self, bytes: Buffer, feeds: &FeedCounts, from: usize, offset: u64, is_last: bool) -> Option<ChunkRun> {
         let all = &bytes.as_slice()[from..];
         let (mut ends, mut records) = (Vec::new(), Vec::new());
         let mut position = 0;
@@ -151,7 +151,7 @@ impl Chunker {
                 Boundary::None => 1,
                 Boundary::Line => {
                     let unfinished = is_last && length == rest.len() && chunk.last() != Some(&b'\n');
-                    memchr::memchr_iter(b'\n', chunk).count() as i64 + i64::from(unfinished)
+                    feeds.count(&bytes, from + position..from + position + length) as i64 + i64::from(unfinished)
                 }
             });
             position += length;
@@ -168,6 +168,7 @@ impl Chunker {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::block::{BlockShape, Filling};
     use super::*;
 
     /// The chunks of one split as (offset, bytes, records), fed in blocks of `block` bytes.
@@ -185,9 +186,10 @@ mod tests {
         let mut position = if boundary == Boundary::Line { split.start.saturating_sub(1) } else { split.start } as usize;
         while position < data.len() && !chunker.is_done() {
             let next = data.len().min(position + block);
-            let mut buffer = BlockBuffer::with_length(chunk + next - position);
-            buffer[chunk..].copy_from_slice(&data[position..next]);
-            keep(chunker.push(Block { buffer, start: chunk, offset: position as u64 }));
+            let shape = BlockShape { headroom: chunk, block_bytes: block, counts_feeds: true };
+            let mut filling = Filling::new(shape, next - position, position as u64);
+            filling.put(&data[position..next]);
+            keep(chunker.push(filling.finish()));
             position = next;
         }
         keep(chunker.finish());
@@ -230,6 +232,14 @@ mod tests {
             // How the bytes arrive changes nothing.
             prop_assert_eq!(&found, &all_splits(&data, boundary, chunk, split, 1));
         }
+    }
+
+    #[test]
+    fn lines_are_counted_the_same_in_large_blocks_and_in_small_ones() {
+        let data: Vec<u8> = (0..200_000u32).map(|at| if at.wrapping_mul(2_654_435_761) >> 27 == 0 { b'\n' } else { b'x' }).collect();
+        let small = all_splits(&data, Boundary::Line, 10_000, 70_000, 100);
+        assert_eq!(all_splits(&data, Boundary::Line, 10_000, 70_000, 50_000), small);
+        assert_eq!(small.iter().map(|(_, _, records)| records).sum::<i64>(), lines(&data));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::io::{BufReader, Read};
 
 use serde::{Deserialize, Serialize};
 
-use super::buffer::BlockBuffer;
-use super::read::{Block, BlockSender, BlockShape, BlockStream};
+use super::block::{Block, BlockShape, Filling};
+use super::read::{BlockSender, BlockStream};
 use crate::error::{Error, Result};
 use crate::runtime;
 
@@ -99,24 +99,24 @@ fn decode_blocks(object: &str, compression: Compression, input: &mut BlockInput,
     let mut decoder = compression.decoder(&mut *input)?;
     let mut offset = 0u64;
     loop {
-        let mut buffer = BlockBuffer::with_length(shape.headroom + shape.block_bytes);
-        let mut filled = shape.headroom;
+        let mut filling = Filling::new(shape, shape.block_bytes, offset);
         let mut failed = None;
-        while filled < buffer.len() {
-            match decoder.read(&mut buffer[filled..]) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
+        let is_end = loop {
+            if filling.free().is_empty() {
+                break false;
+            }
+            match decoder.read(filling.free()) {
+                Ok(0) => break true,
+                Ok(count) => filling.advance(count),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     failed = Some(error);
-                    break;
+                    break true;
                 }
             }
-        }
-        let is_end = filled < buffer.len();
-        buffer.truncate(filled);
-        let length = (filled - shape.headroom) as u64;
-        if length > 0 && sender.blocking_send(Ok(Some(Block { buffer, start: shape.headroom, offset }))).is_err() {
+        };
+        let length = filling.length() as u64;
+        if length > 0 && sender.blocking_send(Ok(Some(filling.finish()))).is_err() {
             return Ok(());
         }
         offset += length;
@@ -186,15 +186,16 @@ mod tests {
         let io = runtime::io()?;
         io.spawn(async move {
             for piece in pieces {
-                let mut buffer = BlockBuffer::with_length(piece.len());
-                buffer.copy_from_slice(&piece);
-                if sender.send(Ok(Some(Block { buffer, start: 0, offset: 0 }))).await.is_err() {
+                let mut filling = Filling::new(BlockShape { headroom: 0, block_bytes: piece.len(), counts_feeds: false }, piece.len(), 0);
+                filling.put(&piece);
+                if sender.send(Ok(Some(filling.finish()))).await.is_err() {
                     return;
                 }
             }
             drop(sender.send(Ok(None)).await);
         });
-        let mut blocks = decompress("o".to_string(), compression, input, BlockShape { headroom: 3, block_bytes: block })?;
+        let mut blocks =
+            decompress("o".to_string(), compression, input, BlockShape { headroom: 3, block_bytes: block, counts_feeds: true })?;
         let mut found = Vec::new();
         io.block_on(async {
             while let Some(block) = blocks.next().await {

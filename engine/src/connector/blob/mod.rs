@@ -2,11 +2,13 @@
 //!
 //! - [`list`]: URL → objects → splits (planning)
 //! - [`read`]: split → blocks of bytes, ahead of the reader
+//! - [`block`]: a block, and how it is filled
 //! - [`buffer`]: the memory of blocks, used again
 //! - [`decompress`]: compressed blocks → plain blocks
 //! - [`chunk`]: blocks → chunks that end at record boundaries
 //! - [`scan`]: chunks → `RecordBatch`es, the plan node
 
+pub mod block;
 pub mod buffer;
 pub mod chunk;
 pub mod decompress;

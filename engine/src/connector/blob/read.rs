@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{GetOptions, GetRange, GetResultPayload};
 use tokio::sync::mpsc;
 
-use super::buffer::BlockBuffer;
+use super::block::{Block, BlockShape, Filling};
 use crate::error::{Error, Result, store_error};
 use crate::retry::Retry;
 use crate::runtime;
@@ -27,33 +27,6 @@ const OVERRUN_BYTES: u64 = 64 << 10;
 
 /// What a block stream yields.
 pub type BlockResult = Result<Block>;
-
-/// Consecutive bytes of an object.
-#[derive(Debug)]
-pub struct Block {
-    /// Headroom, then the bytes.
-    pub buffer: BlockBuffer,
-    /// Where the bytes start in `buffer`.
-    pub start: usize,
-    /// Offset of the first byte in the (decompressed) object.
-    pub offset: u64,
-}
-
-impl Block {
-    /// The bytes without the headroom.
-    pub fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..]
-    }
-}
-
-/// How blocks are laid out.
-#[derive(Debug, Clone, Copy)]
-pub struct BlockShape {
-    /// Free bytes before the content.
-    pub headroom: usize,
-    /// Content of a full block.
-    pub block_bytes: usize,
-}
 
 /// Where a reader sends its blocks; `None` says that it came to the end. A channel which closes without that word means that
 /// the reader died, which must never look like the end of an object.
@@ -182,18 +155,19 @@ async fn fetch_once(location: &Location, version: &str, range: Range<u64>, shape
     let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..condition(version) };
     let mut body = location.store.get_opts(&location.path, options).await.map_err(failed)?.into_stream();
     let length = (range.end - range.start) as usize;
-    let mut buffer = BlockBuffer::with_length(shape.headroom + length);
-    let mut filled = shape.headroom;
+    let mut filling = Filling::new(shape, length, range.start);
+    let mut excess = 0;
     while let Some(part) = body.try_next().await.map_err(failed)? {
-        let Some(free) = buffer.get_mut(filled..filled + part.len()) else { break };
-        free.copy_from_slice(&part);
-        filled += part.len();
+        excess = filling.put(&part).len();
+        if excess > 0 {
+            break;
+        }
     }
-    if filled != buffer.len() {
-        let got = filled - shape.headroom;
+    let got = filling.length() + excess;
+    if got != length {
         return Err(Error::new(crate::ErrorKind::Transient, format!("{}: {got} bytes came instead of {length}", location.uri)));
     }
-    Ok(Block { buffer, start: shape.headroom, offset: range.start })
+    Ok(filling.finish())
 }
 
 /// Reads blocks of an open file; each is handed on only if the file is still the one that was listed.
@@ -210,15 +184,20 @@ fn read_file(uri: &str, file: &File, ranges: impl Iterator<Item = Range<u64>>, s
         // Room first: files are read much faster than their blocks are compressed, and a block which waits for room is only
         // memory that the kernel has to clear.
         let Ok(room) = io.block_on(sender.reserve()) else { break };
-        let (mut buffer, start) = BlockBuffer::for_file(shape.headroom, (range.end - range.start) as usize, range.start);
-        match file.read_exact_at(&mut buffer[start..], range.start) {
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Err(changed()),
-            result => result.map_err(failed)?,
+        let mut filling = Filling::for_file(shape, (range.end - range.start) as usize, range.start);
+        while !filling.free().is_empty() {
+            let position = range.start + filling.length() as u64;
+            match file.read_at(filling.free(), position) {
+                Ok(0) => return Err(changed()),
+                Ok(count) => filling.advance(count),
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(failed(e)),
+            }
         }
         if state(file).map_err(failed)? != opened {
             return Err(changed());
         }
-        room.send(Ok(Some(Block { buffer, start, offset: range.start })));
+        room.send(Ok(Some(filling.finish())));
     }
     Ok(())
 }

@@ -18,9 +18,10 @@ use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricB
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 
+use super::block::BlockShape;
 use super::chunk::{ChunkRun, Chunker};
 use super::decompress::decompress;
-use super::read::{BlockShape, BlockStream, read_range};
+use super::read::{BlockStream, read_range};
 use super::{BLOB_SCHEMA, BlobSpec, Boundary, Compression};
 use crate::connector::split::{LeafReader, Split, digest_id};
 use crate::error::{Error, ErrorKind, Result};
@@ -188,7 +189,8 @@ impl SplitReader {
     /// Starts reading a split; `None` if its object is corrupt and became a dead letter.
     async fn open_split(&mut self, split: Split) -> Result<Option<OpenSplit>> {
         let chunk_bytes = self.spec.chunk_bytes as usize;
-        let shape = BlockShape { headroom: chunk_bytes, block_bytes: BATCH_BYTES.max(chunk_bytes) };
+        let counts_feeds = self.spec.boundary == Boundary::Line;
+        let shape = BlockShape { headroom: chunk_bytes, block_bytes: BATCH_BYTES.max(chunk_bytes), counts_feeds };
         // One byte earlier tells whether a line starts at the split's first byte.
         let from = if self.spec.boundary == Boundary::Line { split.start.saturating_sub(1) } else { split.start };
         let (mut blocks, compression) = open_split(locate(&self.env, &split.object)?, &split, from, shape).await?;
