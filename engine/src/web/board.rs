@@ -152,14 +152,19 @@ struct Known {
     batches: HashMap<u64, (Batch, Totals)>,
 }
 
+/// A job or query whose page is looked at. Its lock is its own: a first look at very many receipts holds up no other page.
+struct Detailed {
+    used: Instant,
+    known: Arc<Mutex<Known>>,
+}
+
 /// All there is to show.
 pub struct Board {
     env: Arc<RuntimeEnv>,
     state: String,
     workers: Arc<dyn Workers>,
     summaries: Mutex<HashMap<String, Summarized>>,
-    /// When it was asked for last, and what was read.
-    known: Mutex<HashMap<String, (Instant, Arc<Mutex<Known>>)>>,
+    known: Mutex<HashMap<String, Detailed>>,
 }
 
 impl fmt::Debug for Board {
@@ -304,13 +309,13 @@ impl Board {
         let mut all = self.known.lock().await;
         if all.len() >= DETAILS_MAX
             && !all.contains_key(name)
-            && let Some(oldest) = all.iter().min_by_key(|(_, (used, _))| *used).map(|(name, _)| name.clone())
+            && let Some(oldest) = all.iter().min_by_key(|(_, detailed)| detailed.used).map(|(name, _)| name.clone())
         {
             all.remove(&oldest);
         }
-        let (used, known) = all.entry(name.to_string()).or_insert_with(|| (Instant::now(), Arc::default()));
-        *used = Instant::now();
-        Arc::clone(known)
+        let detailed = all.entry(name.to_string()).or_insert_with(|| Detailed { used: Instant::now(), known: Arc::default() });
+        detailed.used = Instant::now();
+        Arc::clone(&detailed.known)
     }
 
     async fn read_job(&self, state: &JobState, name: &str, known: &mut SeenJob<Listed, Fact>, detail: &mut JobDetail) -> Result<()> {
