@@ -10,6 +10,9 @@
 //! many batches at once as the job: the server's own ceiling. `time` is the slower loop's time over the job's, and `CPU` is of both loops.
 //! Servers on the same cores have them for themselves in one loop and not at all in the other; a job shares them with its servers. So `both`
 //! holds both loops, one after the other, against the job: at 1 it does all in the time in which they do theirs, and MinIO's part too.
+//!
+//! With `--apart` as well, the servers have the last core for themselves, and both loops and the job the others, as where servers are other
+//! machines: then `time` compares like with like.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -39,6 +42,9 @@ struct Args {
     /// Reads from the tests' MinIO and writes into their MongoDB wire server, with majority and journal.
     #[arg(long)]
     servers: bool,
+    /// Gives the servers the last core, and the loops and the job all others (Linux' `taskset`).
+    #[arg(long, requires = "servers")]
+    apart: bool,
     /// Where the figures are kept as JSON.
     #[arg(long, default_value = "target/benches/whole.json")]
     json: PathBuf,
@@ -47,6 +53,9 @@ struct Args {
 #[expect(clippy::print_stdout, reason = "the figures belong on stdout")]
 fn main() -> Result<()> {
     let args = Args::parse();
+    if args.apart {
+        start_servers_apart()?;
+    }
     let cores = std::thread::available_parallelism()?.get();
     let mut figures = Vec::new();
     println!("{cores} cores, {} of each shape, {} pairs", args.size, args.pairs - 1);
@@ -102,6 +111,23 @@ fn main() -> Result<()> {
         }));
     }
     keep(&args.json, &figures.into())
+}
+
+/// Starts the servers on the last core, which they keep, and leaves it to them.
+fn start_servers_apart() -> Result<()> {
+    let last = std::thread::available_parallelism()?.get() - 1;
+    if last == 0 {
+        return Err("one core cannot be shared out".into());
+    }
+    stay_on(&last.to_string())?;
+    (Minio::plain(), Mongo::shared());
+    stay_on(&format!("0-{}", last - 1))
+}
+
+/// Keeps this process' threads, and what they start from now on, on these cores.
+fn stay_on(cores: &str) -> Result<()> {
+    let pid = std::process::id().to_string();
+    jobs::run(std::process::Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", cores, &pid]))
 }
 
 fn read_corpus(folder: &Path) -> Result<Vec<u8>> {
