@@ -12,10 +12,10 @@ use baler_benches::Result;
 use clap::Parser;
 
 /// Batches and chunks as the job takes them by default.
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 4 << 20;
 const CHUNK_BYTES: usize = 1 << 20;
 /// A shorter batch is not sampled.
-const SAMPLED_BYTES_MIN: usize = 4 << 20;
+const SAMPLED_BYTES_MIN: usize = 2 << 20;
 const LEVEL: u8 = 9;
 
 #[derive(Debug, Parser)]

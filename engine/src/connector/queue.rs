@@ -12,7 +12,7 @@ use crate::runtime;
 
 /// Items which one partition has open at once. Small ones are mostly waiting for disks and servers.
 pub(crate) const OPEN_ITEMS_MAX: usize = 8;
-/// Bytes in the open items of a partition, if they are several: two blocks, which one item needs anyway.
+/// Bytes in the open items of a partition, if they are several: four blocks, about as many as one item needs anyway.
 pub(crate) const OPEN_BYTES_MAX: u64 = 16 << 20;
 
 /// Items not begun yet, shared by the partitions of a node.

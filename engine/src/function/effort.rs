@@ -23,9 +23,9 @@
 //! | Go sources | 1.018–1.031 | 1.006–1.012 | 0.998–1.002 | 8 |
 //! | UTF-16 text | 1.030–1.049 | 0.999–1.009 | 0.987–0.988 | 8 or 7 |
 //!
-//! `cargo run -p baler-benches --bin sizes -- FOLDER` prints such rows, of files as splits in batches of 8 MiB. Of 64 MiB each of 13 corpora and of one
-//! which changes its sort every 6 MiB, all were at most 0.9980 of zlib 9 but a text of random words, 1.0044; of their batches, one of Rust sources
-//! was 1.0094, all others 1.0045 or less. Speed, on one core: effort 6 some 60–260 MB/s, 7 some 40–180, 8 some 20–90, zlib 9 some 4–45.
+//! `cargo run -p baler-benches --bin sizes -- FOLDER` prints such rows, of files as splits in batches of 4 MiB. Of 64 MiB each of 12 corpora and of one
+//! which changes its sort every 6 MiB, all were at most 0.9997 of zlib 9, and of their batches at most 1.0057; UTF-16 of words in random order was 1.0071
+//! with the highest effort. Speed, on one core: effort 6 some 60–260 MB/s, 7 some 40–180, 8 some 20–90, zlib 9 some 4–45.
 //!
 //! The sample is 64 KiB of a batch, as 2 pieces from different places; its reference is zlib-rs at level 9, two to four times
 //! faster than zlib and up to 5 % larger than it on repetitive data. A lower effort is taken only where the sum of the pieces is
@@ -53,7 +53,7 @@ use crate::error::Result;
 const PIECES: usize = 2;
 const PIECE_BYTES: usize = 32 << 10;
 /// Below this, a sample would cost more than the higher effort does.
-const SAMPLED_BYTES_MIN: usize = 4 << 20;
+const SAMPLED_BYTES_MIN: usize = 2 << 20;
 
 /// Effort 6 and 7 are taken where the sample is smaller than this part of the reference, and each piece than that.
 const LIGHT: Limits = Limits { sum: 0.955, piece: 0.965 };

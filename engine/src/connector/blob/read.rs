@@ -20,8 +20,8 @@ use crate::telemetry::RetryKind;
 
 /// Blocks which wait between reader and decoder, and between decoder and chunks.
 pub(crate) const BLOCKS_AHEAD: usize = 1;
-/// Ranges of one split which are requested at once: one arrives while the next is on its way.
-pub(crate) const RANGES_IN_FLIGHT: usize = 2;
+/// Ranges of one split which are requested at once: some arrive while the next are on their way.
+pub(crate) const RANGES_IN_FLIGHT: usize = 4;
 /// First range past a split's end, where the last line goes on; doubled until it is found.
 const OVERRUN_BYTES: u64 = 64 << 10;
 
