@@ -120,7 +120,8 @@ fn start_servers_apart() -> Result<()> {
         return Err("one core cannot be shared out".into());
     }
     stay_on(&last.to_string())?;
-    (Minio::plain(), Mongo::shared());
+    Minio::plain();
+    Mongo::shared();
     stay_on(&format!("0-{}", last - 1))
 }
 
