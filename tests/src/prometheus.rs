@@ -61,10 +61,10 @@ impl Prometheus {
 
     /// The same by a configuration of the test's own.
     pub fn start_with(text: &str) -> Self {
+        let mut command = Command::new(program("prometheus"));
         let (scratch, port) = (Scratch::new(), free_port());
         let configuration = scratch.join("prometheus.yml");
         std::fs::write(&configuration, text).expect("cannot write a configuration");
-        let mut command = Command::new(program("prometheus"));
         command
             .arg(flag("config.file", &configuration))
             .arg(flag("storage.tsdb.path", &scratch.join("data")))

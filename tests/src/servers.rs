@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Write as _, stderr};
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -85,18 +86,24 @@ pub fn random_name(stem: &str) -> String {
     format!("{stem}-{:012x}", random() >> 16)
 }
 
+/// Ports below those which the system gives to connections as their own end (Linux: 32768 and above): such a connection, of which tests make
+/// thousands, could take a port before its server does. Nor is MongoDB's usual port among them.
+const PORTS: Range<u16> = 16_384..27_000;
+
 /// A loopback port on which nothing listens and which this process has not given out before.
 ///
 /// # Panics
 /// When the machine has no port left.
 pub fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("no free port").port();
-        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+    for _ in 0..10 * PORTS.len() {
+        let port = PORTS.start + (random() % PORTS.len() as u64) as u16;
+        let is_free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if is_free && GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
             return port;
         }
     }
+    panic!("no free port among {PORTS:?}");
 }
 
 /// The ends of the logs of all servers of this run.
