@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use baler::function::zlib::{SplitEffort, choose_effort, compress_next};
-use baler_benches::Result;
+use baler_benches::{CHUNK_BYTES, Result};
 use clap::Parser;
 
-/// Batches and chunks as the job takes them by default.
+/// Batches as a scan makes them.
 const BATCH_BYTES: usize = 4 << 20;
-const CHUNK_BYTES: usize = 1 << 20;
 /// A shorter batch is not sampled.
 const SAMPLED_BYTES_MIN: usize = 2 << 20;
 const LEVEL: u8 = 9;

@@ -15,6 +15,7 @@
 //! machines: then `time` compares like with like.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use baler::function::zlib::choose_effort;
@@ -128,7 +129,7 @@ fn start_servers_apart() -> Result<()> {
 /// Keeps this process' threads, and what they start from now on, on these cores.
 fn stay_on(cores: &str) -> Result<()> {
     let pid = std::process::id().to_string();
-    jobs::run(std::process::Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", cores, &pid]))
+    jobs::run(Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", cores, &pid]))
 }
 
 fn read_corpus(folder: &Path) -> Result<Vec<u8>> {

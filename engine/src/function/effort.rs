@@ -23,15 +23,15 @@
 //! | Go sources | 1.018–1.031 | 1.006–1.012 | 0.998–1.002 | 8 |
 //! | UTF-16 text | 1.030–1.049 | 0.999–1.009 | 0.987–0.988 | 8 or 7 |
 //!
-//! `cargo run -p baler-benches --bin sizes -- FOLDER` prints such rows, of files as splits in batches of 4 MiB. Of 64 MiB each of 12 corpora and of one
+//! `cargo run -p baler-benches --bin sizes -- FOLDER` prints such rows, of files as splits in batches of 4 MiB. Of up to 64 MiB each of 12 corpora and of one
 //! which changes its sort every 6 MiB, all were at most 0.9997 of zlib 9, and of their batches at most 1.0057; UTF-16 of words in random order was 1.0071
 //! with the highest effort. Speed, on one core: effort 6 some 60–260 MB/s, 7 some 40–180, 8 some 20–90, zlib 9 some 4–45.
 //!
 //! The sample is 64 KiB of a batch, as 2 pieces from different places; its reference is zlib-rs at level 9, two to four times
 //! faster than zlib and up to 5 % larger than it on repetitive data. A lower effort is taken only where the sum of the pieces is
 //! well below the reference *and* no single piece comes near it. On 28 corpora the whole was at most 1.0038 of zlib 9 (Go
-//! sources, where one batch of 16 MiB was 1.012), mostly below 1; choosing took 0.9–2 % of a batch's time, 3 % where effort 6 runs
-//! at 400 MB/s. Other rules were measured and dropped:
+//! sources, where one batch of 16 MiB was 1.012), mostly below 1; choosing took 0.9–2 % of the time of a batch of 16 MiB, 3 % where effort 6 runs
+//! at 400 MB/s, and takes 4–8 % of one of 4 MiB. Other rules were measured and dropped:
 //!
 //! - One piece of 64 KiB: a stretch of embedded data in source code passes for the whole batch, a third of the positions in
 //!   source code chose 7.

@@ -29,7 +29,7 @@ use crate::job::dead_letter::{DeadLetter, DeadLetterLog, OnError};
 use crate::store::{Location, locate};
 use crate::telemetry::COUNTERS;
 
-/// Raw bytes of one batch. Twice as many took as long, and on two cores 50 MiB more of data which does not compress.
+/// Raw bytes of one batch. Twice as many took as long, and on two cores 40 MiB more of data which does not compress.
 const BATCH_BYTES: usize = 4 << 20;
 
 /// Reads the splits of its input, one after the other, and yields their chunks.
